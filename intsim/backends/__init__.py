@@ -1,0 +1,1 @@
+"""Iteration patterns, one module a machine. No arithmetic lives here."""

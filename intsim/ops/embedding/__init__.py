@@ -1,0 +1,3 @@
+"""Embedding: rows of a table, by index."""
+
+LAWS = ()

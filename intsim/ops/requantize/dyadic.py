@@ -1,0 +1,80 @@
+"""Requantize by a dyadic number in float64, ties to even: HAWQ-V3, I-BERT, I-ViT.
+
+    q = saturate(rint(f64(acc) * f64(multiplier) / 2**shift) + zero_point)
+
+The float64 product rounds where it needs more than 53 bits; both roundings are ties to even.
+
+Differs from ``single_rounding`` with TIES_TO_EVEN: only by that first rounding, above 2**53.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from intsim.compiling import portable
+from intsim.numerics import IntType, Rounding, int32
+from intsim.op import Elementwise, Op, Oracle, Port
+from intsim.ops.requantize import RESULTS, multiplier_and_shift
+from intsim.params import Params as Base, int_type, integer
+from intsim.registry import register
+from intsim.scalar.ieee import round53
+from intsim.scalar.rounding import saturate, shift_right
+from intsim.spec import ieee, rounding
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Params(Base):
+    multiplier: Any = integer(0, 2**31 - 1, per="n")
+    shift: Any = integer(0, 62, per="n")
+    zero_point: Any = integer(-(2**31), 2**31 - 1, per="n", default=0)
+    dtype: IntType = int_type(*RESULTS, role="result")
+
+    @classmethod
+    def from_scale(cls, scale: Any, **fields: Any) -> Params:
+        """The parameters for ``q ~ acc * scale``; scale: positive floats, one or one per n."""
+        multiplier, shift = multiplier_and_shift(scale)
+        return cls(multiplier, shift, **fields)
+
+
+def spec(acc: Any, p: Params) -> Any:
+    product = acc.astype(np.float64) * p.multiplier.astype(np.float64)
+    return rounding.saturate(ieee.to_integer(product / 2.0 ** p.shift.astype(np.float64), Rounding.TIES_TO_EVEN) + p.zero_point, p.dtype)
+
+
+@portable
+def element(i: int, j: int, x: Any, p: Any) -> int:
+    product = round53(np.int64(x.acc[i, j]) * p.multiplier[j])  # |acc| <= 2**31, multiplier < 2**31: 62 bits
+    return saturate(shift_right(product, p.shift[j], Rounding.TIES_TO_EVEN) + p.zero_point[j], p.dtype)
+
+
+def examples() -> dict[str, Any]:
+    acc = np.array([[-(2**31), -25, -24, -8, -7, 0, 7, 8, 24, 25, 2**31 - 1]], np.int32)
+    return {
+        "ties go to even": ((acc,), Params(2**30, 34)),
+        "a product of more than 53 bits": ((acc,), Params(2**31 - 1, 31, dtype=int32)),
+    }
+
+
+OP = register(
+    Op(
+        name="requantize.dyadic",
+        version=1,
+        cites="Yao et al. 2021 (HAWQ-V3, arXiv 2011.10680); Zhen-Dong/HAWQ fixedpoint_fn; kssteven418/I-BERT quant_utils.py",
+        inputs=(Port("acc", "m n", int32),),
+        outputs=(Port("q", "m n", lambda p: p.dtype),),
+        params=Params,
+        spec=spec,
+        program=Elementwise(element),
+        examples=examples,
+        oracle=Oracle(
+            params=lambda scale: Params.from_scale(scale, dtype=int32),
+            scales=(1e-6, 0.9),
+            real=lambda acc, p: acc * (p.multiplier[0] / 2.0 ** p.shift[0]),
+            value=lambda q, p: q,
+            bound=lambda p: 0.5 + 2.0**-20,  # the first rounding is below 2**-53 of 2**31
+        ),
+    )
+)

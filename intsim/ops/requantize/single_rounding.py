@@ -1,0 +1,110 @@
+"""Requantize with one product and one rounding.
+
+    q = saturate(round(acc * multiplier / 2**shift) + zero_point)
+
+The rounding rule is a parameter: TIES_TO_POSITIVE is TFLite's single-rounding build, CMSIS-NN with
+CMSIS_NN_USE_SINGLE_ROUNDING, ruy's portable code and TOSA's SINGLE_ROUND.
+
+Differs from ``double_rounding``: gemmlowp rounds twice, by two rules. From ``multiplier16``: all 31
+bits of the multiplier count. From ``float32_ties_even``: no float on the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from intsim.compiling import portable
+from intsim.numerics import IntType, Order, Rounding, int8, int32
+from intsim.op import Elementwise, Op, Oracle, Port
+from intsim.ops.requantize import RESULTS, multiplier_and_shift
+from intsim.params import Limit, Params as Base, int_type, integer, rule
+from intsim.registry import register
+from intsim.scalar.rounding import saturate, shift_right
+from intsim.spec import rounding
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Params(Base):
+    multiplier: Any = integer(-(2**31) + 1, 2**31 - 1, per="n")
+    shift: Any = integer(0, 62, per="n")  # always to the right
+    zero_point: Any = integer(-(2**31), 2**31 - 1, per="n", default=0)
+    dtype: IntType = int_type(*RESULTS, role="result")
+    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_EVEN)
+    zero_point_added: Order = rule(Order, Order.LAST)  # FIRST: before the rounding
+    limits: ClassVar = (
+        Limit(
+            "|multiplier| <= 2**30, |zero_point| <= 2**15 and shift <= 46 where zero_point_added is FIRST",
+            lambda p: p.zero_point_added == Order.LAST
+            or bool((abs(p.multiplier) <= 2**30).all() and (abs(p.zero_point) <= 2**15).all() and (p.shift <= 46).all()),
+        ),
+    )
+
+    @classmethod
+    def from_scale(cls, scale: Any, **fields: Any) -> Params:
+        """The parameters for ``q ~ acc * scale``; scale: positive floats, one or one per n."""
+        multiplier, shift = multiplier_and_shift(scale)
+        return cls(multiplier, shift, **fields)
+
+
+def spec(acc: Any, p: Params) -> Any:
+    product = acc * p.multiplier
+    if p.zero_point_added == Order.FIRST:
+        whole = rounding.shift_right(product + (p.zero_point << p.shift), p.shift, p.rounding)
+    else:
+        whole = rounding.shift_right(product, p.shift, p.rounding) + p.zero_point
+    return rounding.saturate(whole, p.dtype)
+
+
+@portable
+def requantize(acc: int, j: int, p: Any) -> int:
+    # |acc| <= 2**31 and |multiplier| < 2**31, so the product needs 63 bits (C1).
+    product = acc * p.multiplier[j]
+    if p.zero_point_added == Order.FIRST:
+        return saturate(shift_right(product + (p.zero_point[j] << p.shift[j]), p.shift[j], p.rounding), p.dtype)
+    return saturate(shift_right(product, p.shift[j], p.rounding) + p.zero_point[j], p.dtype)
+
+
+@portable
+def element(i: int, j: int, x: Any, p: Any) -> int:
+    return requantize(np.int64(x.acc[i, j]), j, p)
+
+
+def examples() -> dict[str, Any]:
+    ties = np.array([[-25, -24, -23, -9, -8, -7, -1, 0, 1, 7, 8, 9, 23, 24, 25, 2**31 - 1, -(2**31)]], np.int32)
+    made: dict[str, Any] = {
+        f"ties at 1/16, {rule.name}": ((ties,), Params(1, 4, dtype=int8, rounding=rule)) for rule in Rounding
+    }
+    odd = Params(1, 4, zero_point=-5, zero_point_added=Order.FIRST)
+    made["the zero point before the rounding, odd"] = ((ties,), odd)
+    made["the zero point after the rounding, odd"] = ((ties,), Params(1, 4, zero_point=-5))
+    made["per channel, one of them negative"] = (
+        (np.tile(ties[:, 3:12:4], (4, 1)) * np.array([[1], [3], [-7], [2**20]], np.int32),),
+        Params([2**30, -(2**31) + 1, 3], [34, 33, 4], dtype=int8),
+    )
+    made["shift 0: nothing to round"] = ((ties,), Params(1, 0, dtype=int32))
+    return made
+
+
+OP = register(
+    Op(
+        name="requantize.single_rounding",
+        version=1,
+        cites="Jacob et al. 2018 (arXiv 1712.05877), section 2.2; ARM-software/CMSIS-NN arm_nnsupportfunctions.h",
+        inputs=(Port("acc", "m n", int32),),
+        outputs=(Port("q", "m n", lambda p: p.dtype),),
+        params=Params,
+        spec=spec,
+        program=Elementwise(element),
+        examples=examples,
+        oracle=Oracle(
+            params=lambda scale: Params.from_scale(scale, dtype=int32),
+            scales=(1e-6, 0.9),
+            real=lambda acc, p: acc * (p.multiplier[0] / 2.0 ** p.shift[0]),
+            value=lambda q, p: q,
+            bound=lambda p: 0.5,
+        ),
+    )
+)

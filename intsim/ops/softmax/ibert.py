@@ -1,0 +1,116 @@
+"""Integer-only softmax by range reduction and a quadratic: I-BERT, Kim et al. 2021, Algorithm 2.
+
+    exp(x) = 2**-z * exp(r),   z = floor(-x / ln 2),   exp(r) ~ a (r + b)**2 + c   on (-ln 2, 0]
+    probability = min(round(exp * 2**out_bits / sum exp), 2**out_bits - 1)
+
+The paper leaves the last division open: its rounding is a parameter.
+
+Differs from the published module (transformers ibert quant_modules.py), which first requantizes exp
+to 16 bits and multiplies by floor(2**32 / sum). From ``gemmlowp``: 3 constants instead of 9.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from intsim.compiling import portable
+from intsim.numerics import IntType, Rounding, int8, int16, int32
+from intsim.op import Op, Oracle, Port, Rowwise, Size
+from intsim.ops.softmax import LONGEST, real_softmax
+from intsim.params import Params as Base, int_type, integer, real, rule
+from intsim.registry import register
+from intsim.scalar.rounding import divide
+from intsim.spec import rounding
+
+A, B, C = 0.3585, 1.353, 0.344  # eq. (13)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Params(Base):
+    ln2: int = integer(1, 2**18)
+    b: int = integer(0, 2**18)
+    c: int = integer(1, 2**38)  # not 0: a row whose every exp is 0 has no total
+    out_bits: int = integer(2, 16, default=8)
+    q: IntType = int_type(int16, int8, int32, role="operand")
+    rounding: Rounding = rule(Rounding, Rounding.TOWARD_NEGATIVE)
+    scale: float = real()  # only the oracle reads it
+
+    @classmethod
+    def from_scale(cls, scale: float, **fields: Any) -> Params:
+        """The parameters for inputs ``real = scale * q``; scale: a float in [3e-6, 0.69]."""
+        if not 3e-6 <= scale <= math.log(2):
+            raise ValueError(f"softmax.ibert: scale is in [3e-6, 0.69], got {scale}")
+        ln2, b, c = math.log(2) / scale, B / scale, C / (A * scale**2)
+        return cls(math.floor(ln2), math.floor(b), math.floor(c), scale=scale, **fields)
+
+
+def spec(q: Any, stop: Any, p: Params) -> Any:
+    seen = np.arange(q.shape[-1]) < stop.reshape(-1, 1)
+    q = np.minimum(q - np.where(seen, q, p.q.qmin).max(axis=-1, keepdims=True), 0)
+    z = -q // p.ln2
+    r = q + z * p.ln2
+    exp = np.where(seen, ((r + p.b) ** 2 + p.c) >> np.minimum(z, 62), 0)
+    total = exp.sum(axis=-1, keepdims=True)
+    return np.minimum(rounding.divide(exp << p.out_bits, total, p.rounding), (1 << p.out_bits) - 1)
+
+
+@portable
+def integer_exp(q: int, p: Any) -> int:
+    z = -q // p.ln2
+    r = q + z * p.ln2
+    return ((r + p.b) * (r + p.b) + p.c) >> min(z, 62)  # not ** 2: numba-cuda takes that through float64
+
+
+@portable
+def softmax(q: Any, stop: int, out: Any, p: Any) -> None:
+    top = np.int64(q[0])
+    for j in range(1, stop):
+        top = max(top, np.int64(q[j]))
+    total = np.int64(0)
+    for j in range(stop):
+        total += integer_exp(np.int64(q[j]) - top, p)
+    for j in range(stop):
+        exp = integer_exp(np.int64(q[j]) - top, p)  # < 2**40, so exp << 16 and a sum of 2**16 fit 62 bits
+        out[j] = min(divide(exp << p.out_bits, total, p.rounding), (1 << p.out_bits) - 1)
+    for j in range(stop, q.shape[0]):
+        out[j] = 0
+
+
+@portable
+def row(i: int, x: Any, out: Any, p: Any) -> None:
+    softmax(x.q[i], np.int64(x.stop[i]), out.probability[i], p)
+
+
+def examples() -> dict[str, Any]:
+    q = np.array([[0, 0, 0, 0], [0, -14, -1000, -32767], [32767, 32767, -32768, 0], [3, 1, 0, 2]], np.int16)
+    made: dict[str, Any] = {f"equal, far apart, extreme; {r.name}": ((q,), Params.from_scale(0.05, rounding=r)) for r in Rounding}
+    made["masked"] = ((q, np.array([1, 2, 3, 4], np.int32)), Params.from_scale(0.05, out_bits=16))
+    made["int8"] = ((np.array([[-128, 127, 126, 0]], np.int8),), Params.from_scale(0.1, q=int8))
+    return made
+
+
+OP = register(
+    Op(
+        name="softmax.ibert",
+        version=1,
+        cites="Kim et al. 2021 (arXiv 2101.01321), Algorithm 2",
+        inputs=(Port("q", "m n", lambda p: p.q), Port("stop", "m", int32, fill="n", upto="n")),
+        outputs=(Port("probability", "m n", lambda p: IntType(p.out_bits, signed=False)),),
+        params=Params,
+        spec=spec,
+        program=Rowwise(row),
+        sizes={"n": Size(1, LONGEST)},
+        examples=examples,
+        oracle=Oracle(
+            params=lambda scale: Params.from_scale(scale, rounding=Rounding.TIES_TO_EVEN, out_bits=12),
+            scales=(2e-3, 0.3),
+            real=lambda q, stop, p: real_softmax(q * p.scale, stop),
+            value=lambda out, p: out / 2.0**p.out_bits,
+            bound=lambda p: 0.01 + p.scale,
+        ),
+    )
+)

@@ -1,0 +1,187 @@
+"""Running an op: the choice of implementation and the walk over leading dimensions. No arithmetic lives here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from intsim.binding import Array, Bound, bind, fold, foldable, in_type, kernel_view
+from intsim.flags import Flags, flags_of
+from intsim.numerics import IntType
+from intsim.op import Composition, Contraction, Elementwise, Op
+from intsim.params import kinds, record, widen
+from intsim.records import fields_class
+from intsim.registry import get
+
+BACKENDS = ("reference", "exact", "cpu", "cuda")
+
+
+def _op(op: Op | str) -> Op:
+    return get(op) if isinstance(op, str) else op
+
+
+def _one(out: tuple[Array, ...]) -> Any:
+    return out[0] if len(out) == 1 else out
+
+
+def run(
+    op: Op | str,
+    *arrays: Any,
+    p: Any,
+    backend: str = "cpu",
+    tuned: bool = True,
+    flags: bool = False,
+    refuse_overflow: bool = False,
+) -> Any:
+    """The outputs of ``op``: an array, or a tuple of arrays where the op has several outputs.
+
+    arrays: the inputs in the order of the op's ports; None for an optional one. Each may have
+        leading dimensions, which broadcast.
+    backend: "reference" (the spec on int64), "exact" (the spec on unbounded integers), "cpu" or
+        "cuda"; all of them agree to the bit. tuned=False leaves out tuned kernels.
+    flags: return (outputs, Flags): which elements saturated, wrapped or hit a rounding tie.
+    refuse_overflow: raise OverflowError where any element saturated or wrapped.
+    Raises TypeError or ValueError for inputs or parameters outside the op's limits.
+    """
+    out = prepare(op, p=p, backend=backend, tuned=tuned)(*arrays)
+    if not (flags or refuse_overflow):
+        return out
+    found = _flags(_op(op), arrays, p, backend, tuned)
+    if refuse_overflow and found.overflowed:
+        listed = ", ".join(f"{name}: {n} elements" for name, n in found.overflowed.items())
+        raise OverflowError(f"{_op(op).id}: values did not fit ({listed}); run(..., flags=True) shows where")
+    return (out, found) if flags else out
+
+
+def _flags(op: Op, arrays: Sequence[Any], p: Any, backend: str, tuned: bool) -> Flags:
+    if not isinstance(op.program, Composition):
+        return flags_of(lambda q: Prepared(op, q, backend, tuned).outputs(*arrays)[0], p)
+    masks: dict[str, Array] = {}
+
+    def stage(name: str, *inputs: Any, p: Any) -> Any:
+        field = next(n for n in kinds(outer) if getattr(outer, n) is p)
+        out, found = run(name, *inputs, p=p, backend=backend, tuned=tuned, flags=True)
+        masks.update({f"{field}.{flag}": mask for flag, mask in found.masks.items()})
+        return out
+
+    outer = p
+    op.program.wire(stage, *bind(op, arrays, p).arrays, p)
+    return Flags(masks)
+
+
+def tabulate(op: Op | str, *, p: Any, backend: str = "reference") -> Array:
+    """The result of a one-input elementwise op for every value of its 8-bit input, lowest first: a table
+    for ``activation.table``.
+
+    Raises ValueError where the op has another shape or its input is not an 8-bit integer.
+    """
+    op = _op(op)
+    t = op.inputs[0].type(p)
+    if len(op.inputs) != 1 or not isinstance(op.program, Elementwise) or not isinstance(t, IntType) or t.bits != 8:
+        raise ValueError(f"{op.id}: a table needs an elementwise op with one 8-bit input; got {t} and {len(op.inputs)} inputs")
+    return np.asarray(run(op, np.arange(t.qmin, t.qmax + 1).astype(t.storage)[None], p=p, backend=backend)[0])
+
+
+def reference(op: Op | str, *arrays: Any, p: Any, exact: bool = True) -> tuple[Array, ...]:
+    """The outputs of the spec, always a tuple: on unbounded integers (``exact``) or on int64."""
+    return Prepared(_op(op), p, "exact" if exact else "reference", tuned=False).outputs(*arrays)
+
+
+def prepare(op: Op | str, *, p: Any, backend: str = "cpu", tuned: bool = True) -> Prepared:
+    """``op`` with its parameters checked and its kernel record built once, to be called many times."""
+    return Prepared(_op(op), p, backend, tuned)
+
+
+class Prepared:
+    """An op, its parameters and a backend: a callable."""
+
+    def __init__(self, op: Op, p: Any, backend: str, tuned: bool) -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is one of {', '.join(BACKENDS)}; got {backend!r}")
+        op.check(p)
+        self.op, self.p, self.backend, self.tuned = op, p, backend, tuned
+        self._records: dict[tuple[tuple[str, int], ...], Any] = {}
+        self._wide = widen(p, object if backend == "exact" else np.int64)
+
+    def __call__(self, *arrays: Any) -> Any:
+        return _one(self.outputs(*arrays))
+
+    def outputs(self, *arrays: Any) -> tuple[Array, ...]:
+        bound = bind(self.op, arrays, self.p)
+        if isinstance(self.op.program, Composition) and self._fast(bound.size) is None:
+            return self._composed(bound)
+        if not bound.loop:
+            return self._core(bound.arrays, bound.size)
+        if foldable(self.op, bound):
+            flat = self._core(*fold(self.op, bound))
+            shapes = (bound.loop + port.shape(self.p, bound.size) for port in self.op.outputs)
+            return tuple(a.reshape(shape) for a, shape in zip(flat, shapes, strict=True))
+        return self._looped(bound)
+
+    def _empty(self, port: Any, bound: Bound) -> Array:
+        return np.empty(bound.loop + port.shape(self.p, bound.size), port.storage(self.p))
+
+    def _looped(self, bound: Bound) -> tuple[Array, ...]:
+        out = tuple(self._empty(port, bound) for port in self.op.outputs)
+        cores = [
+            np.broadcast_to(a, bound.loop + a.shape[a.ndim - len(port.core) :])
+            for port, a in zip(self.op.inputs, bound.arrays, strict=True)
+        ]
+        for at in np.ndindex(bound.loop):
+            for whole, part in zip(out, self._core(tuple(a[at] for a in cores), bound.size), strict=True):
+                whole[at] = part
+        return out
+
+    def _composed(self, bound: Bound) -> tuple[Array, ...]:
+        assert isinstance(self.op.program, Composition)
+
+        def stage(name: str, *arrays: Any, p: Any) -> Any:
+            return run(name, *arrays, p=p, backend=self.backend, tuned=self.tuned)
+
+        out = self.op.program.wire(stage, *bound.arrays, self.p)
+        return out if isinstance(out, tuple) else (out,)
+
+    def _fast(self, size: dict[str, int]) -> Callable[..., None] | None:
+        for t in self.op.tuned if self.tuned else ():
+            if t.backend == self.backend and t.serves(self.p, size):
+                module, function = t.where.split(":")
+                made: Callable[..., None] = getattr(importlib.import_module(module), function)
+                return made
+        return None
+
+    def _record(self, size: dict[str, int]) -> Any:
+        key = tuple(sorted(size.items()))
+        if key not in self._records:
+            try:
+                self._records[key] = record(self.p, size)
+            except ValueError as wrong:
+                raise ValueError(f"{self.op.id}: {wrong}") from None
+        return self._records[key]
+
+    def _core(self, arrays: tuple[Array, ...], size: dict[str, int]) -> tuple[Array, ...]:
+        """The outputs for core arrays, without leading dimensions."""
+        op, p = self.op, self.p
+        rec = self._record(size)  # also checks that per-dimension fields have the right length
+        if self.backend in ("reference", "exact"):
+            wide = np.object_ if self.backend == "exact" else np.int64
+            given = (a if a.dtype == np.float32 else a.astype(wide) for a in arrays)
+            out = op.spec(*given, self._wide)
+            return tuple(
+                in_type(op, port, p, a)
+                for port, a in zip(op.outputs, out if isinstance(out, tuple) else (out,), strict=True)
+            )
+        made = tuple(np.empty(port.shape(p, size), port.storage(p)) for port in op.outputs)
+        if made[0].size == 0:
+            return made
+        x = fields_class(*(port.name for port in op.inputs))(*map(kernel_view, arrays))
+        y = fields_class(*(port.name for port in op.outputs))(*map(kernel_view, made))
+        fast = self._fast(size)
+        if fast is not None:
+            fast(x, y, rec)
+        else:
+            kernel = importlib.import_module(f"intsim.backends.{self.backend}").compile(op.name, op.program)
+            kernel(x, y, rec, size[op.program.over] if isinstance(op.program, Contraction) else 0)
+        return made

@@ -1,0 +1,131 @@
+"""IEEE 754 arithmetic in integers, for the published operators that compute in floating point.
+
+A finite magnitude is a pair (m, e): the value m * 2**e, m >= 0. So a kernel that must reproduce a
+float32 division holds no float instruction, cannot be contracted or flushed, and gives the same
+bits on every machine. (spec/ieee.py states the same steps with NumPy's own floats.)
+"""
+
+from __future__ import annotations
+
+from intsim.compiling import portable
+from intsim.numerics import Rounding
+from intsim.scalar.functions import bit_length
+from intsim.scalar.rounding import shift_right
+
+HUGE = 2**62
+
+
+@portable
+def unpack32(bits: int) -> tuple[int, int]:
+    """(m, e) of the magnitude of a float32 that is not a NaN; m has 24 bits, or is 0. Infinity is 2**128."""
+    exponent = (bits >> 23) & 255
+    m = bits & (2**23 - 1)
+    if exponent > 0:
+        return m + 2**23, exponent - 150
+    lead = 24 - bit_length(m)  # a subnormal, brought to 24 bits
+    return m << lead, -149 - lead
+
+
+@portable
+def round32(m: int, e: int) -> tuple[int, int]:
+    """m * 2**e as a float32 holds it, ties to even, subnormals included. Domain: ``m < 2**62``."""
+    drop = max(bit_length(m) - 24, -149 - e)
+    if drop <= 0:
+        return m, e
+    return shift_right(m, min(drop, 62), Rounding.TIES_TO_EVEN), e + drop
+
+
+@portable
+def pack32(m: int, e: int) -> int:
+    """The bits of the float32 m * 2**e, which ``round32`` has made; infinity where it is too large."""
+    if m == 0:
+        return 0
+    lead = 24 - bit_length(m)
+    if e - lead < -149:
+        lead = e + 149  # subnormal: as far as the exponent reaches
+    m, e = (m << lead, e - lead) if lead >= 0 else (m >> -lead, e - lead)
+    if e > 104:
+        return 255 << 23
+    if m < 2**23:
+        return m
+    return ((e + 150) << 23) + (m - 2**23)
+
+
+@portable
+def multiply32(am: int, ae: int, bm: int, be: int) -> tuple[int, int]:
+    """The float32 product of two float32 magnitudes."""
+    return round32(am * bm, ae + be)
+
+
+@portable
+def divide32(am: int, ae: int, bm: int, be: int) -> tuple[int, int]:
+    """The float32 quotient of two float32 magnitudes; both m have 24 bits, or am is 0."""
+    quotient = (am << 30) // bm
+    rest = (am << 30) - quotient * bm
+    return round32((quotient << 1) | (1 if rest > 0 else 0), ae - be - 31)  # the last bit stands for the rest
+
+
+@portable
+def add32(am: int, ae: int, bm: int, be: int) -> tuple[int, int]:
+    """The float32 sum of two float32 magnitudes."""
+    if am == 0 or bm == 0:
+        return (bm, be) if am == 0 else (am, ae)
+    if ae < be:
+        am, ae, bm, be = bm, be, am, ae
+    gap = min(ae - be, 60)
+    aligned = (bm << 32) >> gap
+    lost = (bm << 32) - (aligned << gap)
+    return round32((am << 32) + (aligned | (1 if lost > 0 else 0)), ae - 32)
+
+
+@portable
+def to_integer(m: int, e: int, rounding: int) -> int:
+    """m * 2**e rounded to an integer, held within +-2**62; here m has a sign. Domain: ``|m| < 2**54``."""
+    if e < 0:
+        return shift_right(m, min(-e, 62), rounding)
+    if m != 0 and bit_length(abs(m)) + e > 62:
+        return HUGE if m > 0 else -HUGE
+    return m << min(e, 62)
+
+
+@portable
+def sign_of(bits: int) -> int:
+    """-1 where the sign bit of a float32's bits is set (given as an int32, widened), else 1."""
+    return -1 if bits < 0 else 1
+
+
+@portable
+def with_sign(bits: int, sign: int) -> int:
+    """The bits of a magnitude and a sign, as an int32 holds them."""
+    return bits - 2**31 if sign < 0 else bits
+
+
+@portable
+def times_float64(x: int, bits: int) -> tuple[int, int]:
+    """The float64 product of an integer ``0 <= x <= 2**31`` and the positive normal float64 with these bits."""
+    m = (bits & (2**52 - 1)) + 2**52
+    e = ((bits >> 52) & 2047) - 1075
+    high, low = x * (m >> 26), x * (m & (2**26 - 1))  # x * m = high * 2**26 + low, up to 84 bits
+    high += low >> 26
+    low &= 2**26 - 1
+    drop = bit_length(high) + 26 - 53
+    if drop <= 0:
+        return (high << 26) + low, e
+    if drop <= 26:
+        kept, rest, whole = (high << (26 - drop)) + (low >> drop), low & ((1 << drop) - 1), 1 << drop
+    else:
+        cut = drop - 26
+        kept, rest, whole = high >> cut, high & ((1 << cut) - 1), 1 << cut
+        rest, whole = (rest << 1) | (1 if low > 0 else 0), whole << 1  # the last bit stands for ``low``
+    if rest > whole - rest or (rest == whole - rest and kept & 1 == 1):
+        kept += 1
+    return kept, e + drop
+
+
+@portable
+def round53(x: int) -> int:
+    """The nearest integer to ``x`` that float64 holds, ties to even. Domain: ``|x| < 2**63``."""
+    drop = bit_length(abs(x)) - 53
+    if drop <= 0:
+        return x
+    return shift_right(x, drop, Rounding.TIES_TO_EVEN) << drop

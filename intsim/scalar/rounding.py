@@ -1,0 +1,69 @@
+"""Rounding, saturation and wrapping of one int64. ``t`` is a ``TypeRecord``: bits, qmin, qmax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from intsim.compiling import portable
+from intsim.numerics import Overflow, Rounding
+
+
+@portable
+def _round_up(x: int, quotient: int, remainder: int, whole: int, rounding: int) -> bool:
+    rest = whole - remainder
+    if rounding == Rounding.TOWARD_NEGATIVE:
+        return False
+    if rounding == Rounding.TOWARD_ZERO:
+        return x < 0 and remainder > 0
+    if remainder != rest:
+        return remainder > rest
+    if rounding == Rounding.TIES_TO_POSITIVE:
+        return True
+    if rounding == Rounding.TIES_TO_AWAY:
+        return x >= 0
+    if rounding == Rounding.TIES_TO_EVEN:
+        return quotient & 1 == 1
+    return False
+
+
+@portable
+def shift_right(x: int, shift: int, rounding: int) -> int:
+    """``x / 2**shift``, rounded. Domain: ``0 <= shift <= 62``."""
+    if shift == 0:
+        return x
+    quotient = x >> shift
+    remainder = x - (quotient << shift)
+    return quotient + 1 if _round_up(x, quotient, remainder, 1 << shift, rounding) else quotient
+
+
+@portable
+def divide(x: int, divisor: int, rounding: int) -> int:
+    """``x / divisor``, rounded. Domain: ``divisor > 0``."""
+    quotient = x // divisor
+    remainder = x - quotient * divisor
+    return quotient + 1 if _round_up(x, quotient, remainder, divisor, rounding) else quotient
+
+
+@portable
+def saturate(x: int, t: Any) -> int:
+    """The nearest value to ``x`` that ``t`` can hold."""
+    if x < t.qmin:
+        return t.qmin
+    return t.qmax if x > t.qmax else x
+
+
+@portable
+def wrap(x: int, t: Any) -> int:
+    """``x`` modulo ``2**bits``, in the range of ``t``. Domain: ``|x| < 2**62``."""
+    if t.bits >= 63:
+        return x
+    low = t.qmax + 1 - (1 << t.bits)
+    return ((x - low) & ((1 << t.bits) - 1)) + low
+
+
+@portable
+def fit(x: int, t: Any, overflow: int) -> int:
+    """``x`` as ``t`` holds it: wrapped or saturated."""
+    if overflow == Overflow.WRAP:
+        return wrap(x, t)
+    return saturate(x, t)

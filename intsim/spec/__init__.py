@@ -1,0 +1,1 @@
+"""Primitives to be read: whole NumPy arrays, of int64 or of unbounded Python integers (dtype object)."""

@@ -1,0 +1,37 @@
+"""Published float steps as NumPy computes them: IEEE 754 binary32 and binary64, one operation at a time.
+
+Results that become integers are clipped to +-2**62 first, beyond every type that they are saturated to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from intsim.numerics import Rounding
+from intsim.spec.rounding import round_up
+
+HUGE = 2.0**62
+
+
+def from_bits32(bits: Any) -> Any:
+    """The float32 with these bits (int32 patterns)."""
+    return np.asarray(bits).astype(np.int64).astype(np.uint32).view(np.float32)
+
+
+def from_bits64(bits: Any) -> Any:
+    """The float64 with these bits (int64 patterns)."""
+    return np.asarray(bits).astype(np.int64).view(np.float64)
+
+
+def float32(x: Any) -> Any:
+    """Integers as float32, ties to even. Domain: ``|x| < 2**53``, so that float64 holds them exactly."""
+    return np.asarray(x).astype(np.float64).astype(np.float32)
+
+
+def to_integer(x: Any, rounding: Rounding) -> Any:
+    """Floats rounded to integers, as int64."""
+    x = np.clip(np.asarray(x, np.float64), -HUGE, HUGE)
+    floor = np.floor(x)  # and x - floor is exact: both have at most 53 bits
+    return (floor + round_up(x, floor, x - floor, 1.0, rounding)).astype(np.int64)
