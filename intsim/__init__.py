@@ -13,6 +13,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from intsim.flags import Flags
+    from intsim.oracle.adapter import Capability, Unsupported, adapter
+    from intsim.oracle.cases import Case
+    from intsim.oracle.judge import check
     from intsim.numerics import (
         FloatType,
         Granularity,
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
         unlimited,
     )
     from intsim.registry import all_ops, get
-    from intsim.run import prepare, reference, run, tabulate
+    from intsim.execute import prepare, reference, run, tabulate
     from intsim.tensor import QTensor
 
 _HOMES = {
@@ -44,8 +47,11 @@ _HOMES = {
         "int32 int48 uint4 uint8 uint16 unlimited"
     ),
     "intsim.flags": "Flags",
+    "intsim.oracle.adapter": "Capability Unsupported adapter",
+    "intsim.oracle.cases": "Case",
+    "intsim.oracle.judge": "check",
     "intsim.registry": "all_ops get",
-    "intsim.run": "prepare reference run tabulate",
+    "intsim.execute": "prepare reference run tabulate",
     "intsim.tensor": "QTensor",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}

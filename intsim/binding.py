@@ -37,6 +37,9 @@ def bind(op: Op, arrays: Sequence[Any], p: Any) -> Bound:
     if len(arrays) > len(op.inputs):
         raise TypeError(f"{op.id}: takes at most {len(op.inputs)} inputs ({_names(op)}), got {len(arrays)}")
     given: list[Any] = [*arrays, *[None] * (len(op.inputs) - len(arrays))]
+    for port, a in zip(op.inputs, given, strict=True):
+        if a is None and port.fill is None:
+            raise TypeError(f"{op.id}: needs {port.name} ({port.dims or 'one number'})")
     cores: list[Array | None] = [
         None if a is None else _typed(op, port, a, p) for port, a in zip(op.inputs, given, strict=True)
     ]
@@ -46,8 +49,6 @@ def bind(op: Op, arrays: Sequence[Any], p: Any) -> Bound:
     for port, a in zip(op.inputs, cores, strict=True):
         shape = port.shape(p, size)
         if a is None:
-            if port.fill is None:
-                raise TypeError(f"{op.id}: needs {port.name} ({port.dims or 'one number'})")
             a = np.full(shape, size[port.fill] if isinstance(port.fill, str) else port.fill, port.storage(p))
         elif a.shape[a.ndim - len(shape) :] != shape:
             raise ValueError(f"{op.id}: {port.name} has shape {a.shape}, needs {_wanted(port, shape)}")

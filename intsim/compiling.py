@@ -98,8 +98,16 @@ class _DiskCache(caching.FunctionCache):  # type: ignore[misc]  # Numba has no t
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return sig, codegen.magic_tuple()
 
+    # A folder that cannot be read or written costs a compilation a process, never the run.
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except OSError:
+            return None
+
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)
-        except OSError:  # a full or read-only disk: the kernel runs all the same, and compiles again next time
+        except OSError:
             self.disable()

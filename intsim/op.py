@@ -141,7 +141,7 @@ class Oracle:
     bound: Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Op:
     name: str  # family.variant, which is also where the module lies
     version: int  # raised when any output bit inside the limits can change
@@ -155,6 +155,7 @@ class Op:
     examples: Callable[[], Mapping[str, tuple[tuple[Any, ...], Any]]] = dict
     tuned: tuple[Tuned, ...] = ()
     oracle: Oracle | None = None
+    exempt: Mapping[str, str] = field(default_factory=dict)  # laws of the family that it does not keep, with the reason
 
     @property
     def family(self) -> str:

@@ -21,11 +21,15 @@ from intsim.records import TypeRecord, fields_class
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """An int64 in ``[low, high]``, or an array of them along the dimension ``per``."""
+    """An int64 in ``[low, high]``, or an array of them along the dimension ``per``.
+
+    ``inside`` names a field that holds an IntType: the number is a value of that type.
+    """
 
     low: int
     high: int
     per: str | None = None
+    inside: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,16 @@ class Params:
     def __hash__(self) -> int:
         return hash(self.identity())
 
+    def __str__(self) -> str:
+        """The fields on one line, in the words of the vocabulary."""
+        return "  ".join(f"{n}={_text(getattr(self, n))}" for n, k in kinds(self).items() if not isinstance(k, Real))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return str(value[0]) if value.size == 1 else np.array2string(value, threshold=8, separator=",")
+    return f"({value})" if isinstance(value, Params) else str(getattr(value, "name", value))
+
 
 def _normal(name: str, kind: Kind, value: Any) -> Any:
     match kind:
@@ -133,9 +147,11 @@ def _field(kind: Kind, default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"kind": kind})
 
 
-def integer(low: int, high: int, *, per: str | None = None, default: Any = dataclasses.MISSING) -> Any:
+def integer(
+    low: int, high: int, *, per: str | None = None, inside: str | None = None, default: Any = dataclasses.MISSING
+) -> Any:
     """A field that holds an integer in [low, high], or one for each index along ``per``."""
-    return _field(Integer(low, high, per), default)
+    return _field(Integer(low, high, per, inside), default)
 
 
 def rule(enum: type[IntEnum], default: IntEnum) -> Any:
@@ -204,7 +220,8 @@ def describe(kind: Kind, name: str) -> str:
     """The limit of one field, in words."""
     match kind:
         case Integer():
-            return f"{_number(kind.low)} <= {name} <= {_number(kind.high)}" + (f" (per {kind.per})" if kind.per else "")
+            text = f"{name} a value of {kind.inside}" if kind.inside else f"{_number(kind.low)} <= {name} <= {_number(kind.high)}"
+            return text + (f" (per {kind.per})" if kind.per else "")
         case Choice():
             names = [getattr(o, "name", str(o)) for o in kind.options]
             if len(names) > 12:
@@ -230,6 +247,14 @@ def _number(value: int) -> str:
     return str(value)
 
 
+def bounded(kind: Kind, params: Any) -> Kind:
+    """``kind`` with the bounds that another field of ``params`` sets it."""
+    if isinstance(kind, Integer) and kind.inside:
+        t = getattr(params, kind.inside)
+        return Integer(max(kind.low, t.qmin), min(kind.high, t.qmax), kind.per)
+    return kind
+
+
 def holds(kind: Kind, value: Any) -> bool:
     match kind:
         case Integer():
@@ -245,7 +270,7 @@ def holds(kind: Kind, value: Any) -> bool:
 def conditions(params: type[Params]) -> list[tuple[str, str, Callable[[Any], bool]]]:
     """Every limit as (label, text, predicate): the fields in order, then the conditions across them."""
     fields = {n: k for n, k in kinds(params).items() if not isinstance(k, Real)}
-    single = [(describe(k, n), lambda p, n=n, k=k: holds(k, getattr(p, n))) for n, k in fields.items()]
+    single = [(describe(k, n), lambda p, n=n, k=k: holds(bounded(k, p), getattr(p, n))) for n, k in fields.items()]
     across = [(limit.text, limit.holds) for limit in params.limits]
     return [(f"C{i}", text, test) for i, (text, test) in enumerate([*single, *across], start=1)]
 
@@ -259,7 +284,7 @@ def changes(params: Any) -> Iterator[tuple[str, Any]]:
             case Choice():
                 rivals = ((getattr(o, "name", str(o)), o) for o in kind.options if o != value)
             case Integer():
-                rivals = _integer_rivals(kind, value)
+                rivals = _integer_rivals(bounded(kind, params), value)
             case Stage():
                 rivals = changes(value)
         joint = "." if isinstance(kind, Stage) else "="
@@ -267,7 +292,7 @@ def changes(params: Any) -> Iterator[tuple[str, Any]]:
             yield f"{name}{joint}{label}", dataclasses.replace(params, **{name: other})
 
 
-def _integer_rivals(kind: Integer, value: Any) -> Iterator[tuple[str, Any]]:
+def _integer_rivals(kind: Any, value: Any) -> Iterator[tuple[str, Any]]:
     tries: dict[str, Callable[[Any], Any]] = {
         "0": lambda v: v * 0,
         "negated": lambda v: -v,

@@ -17,9 +17,11 @@ HUGE = 2**62
 
 @portable
 def unpack32(bits: int) -> tuple[int, int]:
-    """(m, e) of the magnitude of a float32 that is not a NaN; m has 24 bits, or is 0. Infinity is 2**128."""
+    """(m, e) of the magnitude of a float32 that is not a NaN; m has 24 bits, or is 0. Infinity is 2**4000."""
     exponent = (bits >> 23) & 255
     m = bits & (2**23 - 1)
+    if exponent == 255:
+        return 2**23, 3977  # any float over it is 0, and it over any float is beyond every integer type
     if exponent > 0:
         return m + 2**23, exponent - 150
     lead = 24 - bit_length(m)  # a subnormal, brought to 24 bits

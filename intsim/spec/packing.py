@@ -13,7 +13,7 @@ def unpack(byte: Any, t: IntType, nibbles: Nibbles) -> Any:
     """The elements of ``t`` in each byte; the last axis becomes twice as long."""
     low, high = byte % 16, byte // 16
     pair = (low, high) if nibbles == Nibbles.LOW_FIRST else (high, low)
-    x = np.stack(pair, axis=-1).reshape(*byte.shape[:-1], -1)
+    x = np.stack(pair, axis=-1).reshape(*byte.shape[:-1], 2 * byte.shape[-1])
     return (x - t.qmin) % 16 + t.qmin
 
 

@@ -22,11 +22,10 @@ from intsim.registry import register
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Params(Base):
-    zero_point: int = integer(-(2**31), 2**31 - 1, default=0)
+    zero_point: int = integer(-(2**31), 2**31 - 1, inside="x", default=0)
     top: int = integer(-(2**31), 2**31 - 1, default=2**31 - 1)
     x: IntType = int_type(int8, uint8, int16, int32, role="operand")
     limits: ClassVar = (
-        Limit("zero_point is a value of x", lambda p: p.x.qmin <= p.zero_point <= p.x.qmax),
         Limit("top >= zero_point", lambda p: p.top >= p.zero_point),
     )
 

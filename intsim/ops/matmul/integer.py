@@ -12,7 +12,7 @@ ONNX MatMulInteger, torch._int_mm, tflite-micro and TOSA are int32 with WRAP; no
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from intsim.compiling import portable
 from intsim.numerics import IntType, Nibbles, Order, Overflow, int4, int8, int16, int32, uint4, uint8
 from intsim.op import Contraction, Op, Port, Size, Tuned
 from intsim.ops.matmul import ACCUMULATORS
-from intsim.params import Limit, Params as Base, int_type, integer, rule
+from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register
 from intsim.scalar.packing import load
 from intsim.scalar.rounding import fit
@@ -31,21 +31,14 @@ LONGEST = 2**20  # |a - za| < 2**17, |b - zb| < 2**17: a sum of 2**20 products s
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Params(Base):
-    a_zero_point: int = integer(-(2**15), 2**15, default=0)
-    b_zero_point: Any = integer(-(2**15), 2**15, per="n", default=0)
+    a_zero_point: int = integer(-(2**15), 2**15 - 1, inside="a", default=0)
+    b_zero_point: Any = integer(-(2**15), 2**15 - 1, per="n", inside="b", default=0)
     a: IntType = int_type(int8, uint8, int16, int4, uint4, role="operand")
     b: IntType = int_type(int8, uint8, int16, int4, uint4, role="operand")
     nibbles: Nibbles = rule(Nibbles, Nibbles.LOW_FIRST)
     acc: IntType = int_type(*ACCUMULATORS, role="accumulator")
     overflow: Overflow = rule(Overflow, Overflow.WRAP)
     bias_added: Order = rule(Order, Order.FIRST)
-    limits: ClassVar = (
-        Limit("a_zero_point is a value of a", lambda p: p.a.qmin <= p.a_zero_point <= p.a.qmax),
-        Limit(
-            "b_zero_point holds values of b",
-            lambda p: bool(((p.b.qmin <= p.b_zero_point) & (p.b_zero_point <= p.b.qmax)).all()),
-        ),
-    )
 
 
 def spec(a: Any, b: Any, bias: Any, p: Params) -> Any:

@@ -25,8 +25,6 @@ from intsim.scalar.ieee import add32, divide32, pack32, sign_of, to_integer, unp
 from intsim.scalar.rounding import saturate
 from intsim.spec import ieee, rounding
 
-INFINITE = 255 << 23
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Params(Base):
@@ -65,15 +63,13 @@ def row(i: int, x: Any, out: Any, p: Any) -> None:
     lm, le = unpack32(low)
     hm, he = unpack32(high)
     rm, re = add32(lm, le, hm, he)
-    rm, re = unpack32(pack32(rm, re))
+    rm, re = unpack32(pack32(rm, re))  # brought to 24 bits; an infinite range gives an infinite scale
     qm, qe = unpack32(pack32(p.dtype.qmax, 0))
     sm, se = divide32(rm, re, qm, qe)
-    scale = pack32(sm, se) if pack32(rm, re) < INFINITE else np.int64(INFINITE)
+    scale = pack32(sm, se)
     if scale == 0:
         scale = pack32(1, 0)
     sm, se = unpack32(scale)
-    if scale == INFINITE:
-        se += 2000  # every finite number over an infinite scale is 0
     zero_point = saturate(_quotient(low, sm, se, p.rounding), p.dtype)
     for j in range(x.shape[0]):
         q[j] = saturate(_quotient(np.int64(x[j]), sm, se, p.rounding) + zero_point, p.dtype)

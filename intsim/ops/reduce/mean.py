@@ -72,7 +72,7 @@ OP = register(
         oracle=Oracle(
             params=lambda scale: Params(shift=8, dtype=unlimited),
             scales=(1.0, 1.0),
-            real=lambda x, stop, p: np.stack([row[:n].mean(axis=0) for row, n in zip(x, stop, strict=True)]),
+            real=lambda x, stop, p: np.stack([row[: int(n)].mean(axis=0) for row, n in zip(x, stop, strict=True)]),
             value=lambda q, p: q / 2.0**p.shift,
             bound=lambda p: 2.0 ** -(p.shift + 1),
         ),

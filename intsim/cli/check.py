@@ -1,0 +1,91 @@
+"""``intsim check``: judge a backend."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+SHOWN = 5  # failures in full
+
+
+@click.command()
+@click.argument("backend")
+@click.option("--op", "ops", multiple=True, metavar="NAME", help="Only this op or family (repeatable).")
+@click.option("--case", metavar="ID", help="Only the case with this id, as a report names it.")
+@click.option("--seed", default="intsim", show_default=True, help="Seed of the pseudorandom cases.")
+@click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="Limit for one case of a backend.")
+@click.option("--in-process", is_flag=True, help="Call the backend in this process: for a debugger; a crash ends the run.")
+@click.option("--all", "show_all", is_flag=True, help=f"Show every failure in full, not only {SHOWN} an op.")
+def check(
+    backend: str, ops: tuple[str, ...], case: str | None, seed: str, timeout: float, in_process: bool, show_all: bool
+) -> None:
+    """Judge BACKEND against the spec and the golden outputs, bit for bit.
+
+    BACKEND is cpu, cuda, reference, onnxruntime, a file FILE.py:NAME or a module package.module:NAME. NAME is
+    a function decorated with @intsim.adapter("op", ...); it runs in a process of its own.
+
+    \b
+    Exit codes: 0 conforms, 1 mismatch, 2 usage, 3 the backend raised, crashed or timed out,
+    4 golden outputs damaged, 5 nothing was proven.
+    """
+    from intsim import __version__
+    from intsim.oracle import golden, judge, report
+    from intsim.oracle.adapter import BUILT_IN, THIRD_PARTY, load
+    from intsim.oracle.runner import ChildFailed, Isolated
+
+    _known(ops, case)
+    runner = None
+    try:
+        if backend not in BUILT_IN and backend not in THIRD_PARTY and not in_process:
+            runner = Isolated(backend, timeout)  # before it is loaded here: its import may crash too
+        adapter = load(backend)
+    except ChildFailed as failed:
+        click.echo(f"{backend} could not be loaded: {failed}", err=True)
+        sys.exit(judge.FAILED_TO_RUN if failed.timed_out or "Error" not in str(failed) else judge.USAGE)
+    except (ValueError, ImportError) as wrong:
+        raise click.UsageError(str(wrong)) from None
+    versions = "  ".join(f"{name} {version}" for name, version in adapter.versions().items())
+    click.echo(f"intsim {__version__}  {adapter.name}  {versions}  python {sys.version.split()[0]}  seed {seed!r}\n")
+    if not case:
+        click.echo(report.HEADER)
+
+    def progress(row: judge.Row) -> None:
+        if not case:
+            click.echo(report.line(row))
+        for failure in row.failures if show_all else row.failures[:SHOWN]:
+            click.echo("\n" + report.describe(failure, backend) + "\n")
+        left = len(row.failures) - SHOWN
+        if left > 0 and not show_all:
+            click.echo(f"   ... and {left} more failures of {row.op.id} (--all shows them)\n")
+
+    try:
+        result = judge.check(adapter, ops=ops, case=case, seed=seed, runner=runner, progress=progress)
+    except golden.GoldenError as damaged:
+        click.echo(f"golden outputs damaged: {damaged}", err=True)
+        sys.exit(judge.GOLDEN_DAMAGED)
+    except ChildFailed as failed:
+        click.echo(f"{backend} could not be started again: {failed}", err=True)
+        sys.exit(judge.FAILED_TO_RUN)
+    finally:
+        if runner is not None:
+            runner.close()
+    if case and not any(row.judgements for row in result.rows):
+        raise click.UsageError(f"there is no case {case!r} among those of {backend}; pseudorandom ones depend on --seed")
+    click.echo("\n".join(report.summary(result)))
+    sys.exit(result.exit_code)
+
+
+def _known(ops: tuple[str, ...], case: str | None) -> None:
+    """Refuses names that no op or family has: a typing error must not select nothing."""
+    from intsim import registry
+
+    families = {name.split(".")[0] for name in registry.names()}
+    try:
+        for name in ops:
+            if name not in families:
+                registry.get(name)
+        if case:
+            registry.get(case.rsplit("/", 1)[0])
+    except ValueError as wrong:
+        raise click.UsageError(str(wrong)) from None

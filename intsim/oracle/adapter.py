@@ -1,0 +1,136 @@
+"""What a backend under test looks like: a function of a case, and a statement of what it can do."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from intsim.oracle.cases import Case
+
+
+class Unsupported(Exception):
+    """Raised by a backend for a case that it does not serve: counted and shown, never taken for a pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """One op that a backend serves.
+
+    only: fields (dotted through stages) and dimensions held to the values that it serves; cases are
+        drawn inside them. cases: how many pseudorandom ones. longest: the largest dimension drawn.
+    directed: further cases of the backend's own, for what its users meet.
+    """
+
+    op: str
+    only: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    cases: int = 12
+    longest: int = 24
+    directed: Callable[[], Iterable[Case]] = tuple
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """A backend under test. ``run`` gives one array, or one an output in the order of the op's ports."""
+
+    name: str
+
+    def capabilities(self) -> Sequence[Capability]: ...
+
+    def versions(self) -> Mapping[str, str]: ...
+
+    def run(self, case: Case) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionAdapter:
+    """A decorated function as an adapter."""
+
+    name: str
+    function: Callable[[Case], Any]
+    ops: tuple[Capability, ...]
+
+    def capabilities(self) -> Sequence[Capability]:
+        return self.ops
+
+    def versions(self) -> Mapping[str, str]:
+        return {}
+
+    def run(self, case: Case) -> Any:
+        return self.function(case)
+
+    def __call__(self, case: Case) -> Any:
+        return self.function(case)
+
+
+def adapter(*ops: str | Capability, name: str | None = None) -> Callable[[Callable[[Case], Any]], FunctionAdapter]:
+    """Makes a function of a case into a backend under test.
+
+        @intsim.adapter("requantize.single_rounding")
+        def backend(case):
+            return my_kernel(case.acc, case.params.multiplier, case.params.shift)
+
+    ops: names of the ops that it serves, or Capability objects. The function gets a Case and returns
+    an array (NumPy, or anything with ``__dlpack__`` or ``__array__``), or a tuple of them for an op
+    with several outputs. It raises intsim.Unsupported for what it does not serve.
+    """
+    if not ops or callable(ops[0]):
+        raise TypeError('name the ops that the backend serves: @intsim.adapter("requantize.single_rounding")')
+    listed = tuple(op if isinstance(op, Capability) else Capability(op) for op in ops)
+    return lambda function: FunctionAdapter(name or function.__name__, function, listed)
+
+
+BUILT_IN = ("cpu", "cuda", "reference")
+THIRD_PARTY = {"onnxruntime": "intsim.oracle.adapters.onnxruntime:Backend"}
+
+
+def load(target: str) -> Adapter:
+    """The adapter that a command line names: a built-in one, "FILE.py:NAME" or "package.module:NAME".
+
+    Raises ValueError where the file, module or name does not exist or is no adapter.
+    """
+    if target in BUILT_IN:
+        from intsim.oracle.adapters.builtin import Builtin
+
+        return Builtin(target)
+    where, _, name = THIRD_PARTY.get(target, target).rpartition(":")
+    if not where:
+        known = ", ".join([*BUILT_IN, *THIRD_PARTY])
+        raise ValueError(f"{target!r} is no backend: give one of {known}, FILE.py:NAME or package.module:NAME")
+    made = getattr(_module(where), name, None)
+    if made is None:
+        raise ValueError(f"{where} has no {name!r}")
+    made = made() if isinstance(made, type) else made
+    if not isinstance(made, Adapter):
+        raise ValueError(f"{target} is a {type(made).__name__}, not a backend: decorate it with @intsim.adapter(...)")
+    return made
+
+
+def _module(where: str) -> Any:
+    if not where.endswith(".py"):
+        try:
+            return importlib.import_module(where)
+        except ModuleNotFoundError as missing:
+            if missing.name and where.startswith(missing.name):
+                raise ValueError(f"there is no module {where!r}") from None
+            raise
+    path = Path(where)
+    if not path.is_file():
+        raise ValueError(f"there is no file {where}")
+    sys.path.insert(0, str(path.parent.resolve()))  # the file may import its neighbours
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def serves(adapter: Adapter, op: str) -> Iterator[Capability]:
+    """The capabilities of ``adapter`` for ``op``."""
+    return (c for c in adapter.capabilities() if c.op == op)

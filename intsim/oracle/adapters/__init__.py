@@ -1,0 +1,1 @@
+"""Backends under test that intsim knows: its own, and third-party runtimes (each in an extra)."""

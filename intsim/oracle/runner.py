@@ -1,0 +1,158 @@
+"""Running a backend on one case, in this process or in one of its own that may crash or hang."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import numpy as np
+
+from intsim import registry
+from intsim.binding import Array
+from intsim.oracle.adapter import Adapter, Unsupported, load
+from intsim.oracle.cases import Case
+from intsim.oracle.compare import Verdict, as_arrays, bits
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a call: arrays, or a verdict that needs no comparison, with its reason."""
+
+    arrays: tuple[Array, ...] | None = None
+    verdict: Verdict | None = None
+    text: str = ""
+
+
+class Runner(Protocol):
+    def call(self, case: Case) -> Outcome: ...
+
+    def close(self) -> None: ...
+
+
+def call(adapter: Adapter, case: Case) -> Outcome:
+    """Runs ``adapter`` on ``case`` and watches what no comparison sees: inputs changed, or handed back."""
+    before = [a.copy() for a in case.inputs]
+    try:
+        arrays = as_arrays(adapter.run(case))
+    except Unsupported as reason:
+        return Outcome(verdict=Verdict.UNSUPPORTED, text=str(reason))
+    except Exception as error:  # whatever a backend raises is a verdict on it, not the end of the run
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return Outcome(verdict=Verdict.RAISED, text=f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})")
+    if arrays is None:
+        return Outcome(
+            verdict=Verdict.NOT_AN_ARRAY,
+            text="return a NumPy array, or anything with __dlpack__ or __array__; a tuple of them for several outputs",
+        )
+    for port, a, b in zip(case.op.inputs, case.inputs, before, strict=True):
+        if any(np.shares_memory(a, out) for out in arrays):
+            return Outcome(verdict=Verdict.RETURNED_INPUT, text=f"the output is the memory of {port.name}: allocate one")
+        if not np.array_equal(bits(a), bits(b)):
+            return Outcome(verdict=Verdict.CHANGED_INPUT, text=f"{port.name} is not what it was before the call")
+    if not all(g.intact for g in case.guarded):
+        return Outcome(verdict=Verdict.OUT_OF_BOUNDS, text="guard bytes beside the output buffer were overwritten")
+    return Outcome(arrays=arrays)
+
+
+class InProcess:
+    """Calls in this process: fast, for backends that are trusted not to crash."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter
+
+    def call(self, case: Case) -> Outcome:
+        return call(self._adapter, case)
+
+    def close(self) -> None:
+        pass
+
+
+class Isolated:
+    """Calls in a process of their own, under a time limit; it is started anew after a crash."""
+
+    def __init__(self, target: str, timeout: float) -> None:
+        self._target, self._timeout = target, timeout
+        self._context = multiprocessing.get_context("spawn")
+        self._start()
+
+    def _start(self) -> None:
+        self._pipe, theirs = self._context.Pipe()
+        self._process = self._context.Process(target=_serve, args=(self._target, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+        ready = self._receive(self._timeout)
+        if ready is None or isinstance(ready, Outcome):
+            self.close()
+            raise ChildFailed(ready.text if ready else "the backend did not load in time", ready is None)
+        self.names, self.versions = ready
+
+    def _receive(self, timeout: float) -> Any:
+        """What the other side sent; None where it said nothing in time."""
+        try:
+            return self._pipe.recv() if self._pipe.poll(timeout) else None
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            return Outcome(verdict=Verdict.CRASHED, text=_ending(self._process.exitcode))
+
+    def call(self, case: Case) -> Outcome:
+        try:
+            self._pipe.send((case.op.name, case.id, case.comment, case.params, case.inputs, case.given))
+            got = self._receive(self._timeout)
+        except BrokenPipeError:
+            self._process.join()
+            got = Outcome(verdict=Verdict.CRASHED, text=_ending(self._process.exitcode))
+        if got is None:
+            got = Outcome(verdict=Verdict.TIMED_OUT, text=f"no answer in {self._timeout:g} s (see --timeout)")
+        if got.verdict in (Verdict.CRASHED, Verdict.TIMED_OUT):
+            self.close()
+            self._start()
+        assert isinstance(got, Outcome)
+        return got
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+class ChildFailed(Exception):
+    """A backend could not be loaded. timed_out: it hung."""
+
+    def __init__(self, text: str, timed_out: bool = False) -> None:
+        super().__init__(text)
+        self.timed_out = timed_out
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"the process was ended by {signal.Signals(-code).name}"
+    return f"the process ended with exit code {code}"
+
+
+def _serve(target: str, pipe: Connection) -> None:
+    """The other side: loads the backend, then answers a case with an outcome until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+    try:
+        adapter = load(target)
+        pipe.send(([c.op for c in adapter.capabilities()], _versions(adapter)))
+    except BaseException as error:  # noqa: BLE001  # also SystemExit at import: the other side must hear of it
+        pipe.send(Outcome(verdict=Verdict.RAISED, text=f"{type(error).__name__}: {error}"))
+        return
+    while True:
+        try:
+            name, id_, comment, params, inputs, given = pipe.recv()
+        except EOFError:
+            return
+        outcome = call(adapter, Case(registry.get(name), id_, comment, params, inputs, given=given))
+        if outcome.arrays is not None:
+            outcome = Outcome(tuple(np.ascontiguousarray(a) for a in outcome.arrays))
+        pipe.send(outcome)
+
+
+def _versions(adapter: Adapter) -> Mapping[str, str]:
+    return dict(adapter.versions())

@@ -1,0 +1,65 @@
+"""The policy for compiled kernels: kept on disk, and never stale."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import intsim
+from intsim.compiling import cache_folder
+
+PROGRAM = """
+import numpy as np, intsim
+P = intsim.get("requantize.power_of_two").params
+print(intsim.__file__)
+print(intsim.run("requantize.power_of_two", np.array([[24]], np.int32), p=P(4, rounding=intsim.Rounding.TIES_TO_POSITIVE))[0, 0])
+"""
+
+
+def _run(package: Path, cache: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(package), "INTSIM_CACHE_DIR": str(cache)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True, cwd=cache)
+    path, result = done.stdout.split()
+    assert Path(path).is_relative_to(package)
+    return result
+
+
+@pytest.mark.compiled
+def test_an_edit_in_a_callee_of_another_file_changes_the_result(tmp_path: Path) -> None:
+    package, cache = tmp_path / "package", tmp_path / "cache"
+    cache.mkdir()
+    shutil.copytree(Path(intsim.__file__).parent, package / "intsim", ignore=shutil.ignore_patterns("__pycache__"))
+    assert _run(package, cache) == "2"  # 24/16 is a tie: to positive
+    kernels = list(cache.glob("kernels-*/requantize.power_of_two*.nbc"))
+    assert len(kernels) == 1
+    stamp = kernels[0].stat().st_mtime_ns
+    assert _run(package, cache) == "2"
+    assert kernels[0].stat().st_mtime_ns == stamp, "the second run compiled again"
+    source = package / "intsim" / "scalar" / "rounding.py"
+    text = source.read_text()
+    edited = text.replace("if rounding == Rounding.TIES_TO_POSITIVE:\n        return True", "if rounding == Rounding.TIES_TO_POSITIVE:\n        return False")
+    assert edited != text
+    source.write_text(edited)
+    assert _run(package, cache) == "1"
+
+
+@pytest.mark.compiled
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    environment = {**os.environ, "INTSIM_CACHE_DIR": str(blocked)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split()[-1] == "2"
+
+
+def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("INTSIM_CACHE_DIR", str(tmp_path))
+    assert cache_folder().parent == tmp_path
+    monkeypatch.delenv("INTSIM_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder().parent == tmp_path / "xdg" / "intsim"

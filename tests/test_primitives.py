@@ -1,0 +1,230 @@
+"""The scalar and spec primitives, exhaustively at small widths, against exact fractions and NumPy's own floats."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from math import floor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intsim import constants
+from intsim.numerics import IntType, Nibbles, Overflow, Rounding, int4, int8, uint4
+from intsim.records import TypeRecord
+from intsim.scalar import fixed_point as scalar_fixed
+from intsim.scalar import functions as scalar_functions
+from intsim.scalar import ieee
+from intsim.scalar import packing as scalar_packing
+from intsim.scalar import rounding as scalar
+from intsim.spec import fixed_point, functions, packing
+from intsim.spec import ieee as spec_ieee
+from intsim.spec import rounding as spec
+
+HALF = Fraction(1, 2)
+EXACT = {
+    Rounding.TOWARD_NEGATIVE: floor,
+    Rounding.TOWARD_ZERO: int,
+    Rounding.TIES_TO_POSITIVE: lambda v: floor(v + HALF),
+    Rounding.TIES_TO_AWAY: lambda v: floor(abs(v) + HALF) * (1 if v >= 0 else -1),
+    Rounding.TIES_TO_EVEN: round,
+    Rounding.TIES_TO_NEGATIVE: lambda v: -floor(-v + HALF),
+}
+VALUES = np.arange(-300, 301)
+
+
+@pytest.mark.parametrize("rule", Rounding)
+def test_shift_right_is_the_rounded_fraction(rule: Rounding) -> None:
+    for shift in range(11):
+        want = [EXACT[rule](Fraction(int(v), 1 << shift)) for v in VALUES]
+        assert spec.shift_right(VALUES, np.int64(shift), rule).tolist() == want
+        assert spec.shift_right(VALUES.astype(object), shift, rule).tolist() == want
+        assert [int(scalar.shift_right(int(v), shift, int(rule))) for v in VALUES] == want
+
+
+@pytest.mark.parametrize("rule", Rounding)
+@pytest.mark.parametrize("x", [2**63 - 1, -(2**63), 2**62, -(2**62), 2**62 - 1, 2**61, -(2**61) - 1, 3 * 2**60])
+def test_shift_right_at_the_end_of_int64(rule: Rounding, x: int) -> None:
+    for shift in (1, 31, 61, 62):
+        want = EXACT[rule](Fraction(x, 1 << shift))
+        assert int(scalar.shift_right(np.int64(x), np.int64(shift), int(rule))) == want
+        assert int(spec.shift_right(np.array([x]), np.array([shift]), rule)[0]) == want
+
+
+@pytest.mark.parametrize("rule", Rounding)
+def test_divide_is_the_rounded_fraction(rule: Rounding) -> None:
+    for divisor in range(1, 19):
+        want = [EXACT[rule](Fraction(int(v), divisor)) for v in VALUES]
+        assert spec.divide(VALUES, divisor, rule).tolist() == want
+        assert [int(scalar.divide(int(v), divisor, int(rule))) for v in VALUES] == want
+
+
+@pytest.mark.parametrize("t", [IntType(b, s) for b in (2, 3, 4, 8) for s in (True, False)], ids=str)
+def test_saturate_and_wrap(t: IntType) -> None:
+    record = TypeRecord(t.bits, t.qmin, t.qmax)
+    for v in VALUES.tolist():
+        nearest = min(range(t.qmin, t.qmax + 1), key=lambda q, v=v: abs(q - v))
+        congruent = next(q for q in range(t.qmin, t.qmax + 1) if (q - v) % (1 << t.bits) == 0)
+        assert scalar.fit(v, record, Overflow.SATURATE) == spec.fit(np.int64(v), t, Overflow.SATURATE) == nearest
+        assert scalar.fit(v, record, Overflow.WRAP) == spec.fit(np.int64(v), t, Overflow.WRAP) == congruent
+
+
+@pytest.mark.parametrize("bits", [62, 63, 64])
+def test_wrap_of_the_widest_types_leaves_what_fits(bits: int) -> None:
+    t = IntType(bits)
+    for v in (0, -1, 2**60, -(2**60), 2**61 - 1, -(2**61)):
+        assert scalar.wrap(np.int64(v), TypeRecord(t.bits, t.qmin, t.qmax)) == v == spec.wrap(np.array([v]), t)[0]
+
+
+def test_types_state_their_range() -> None:
+    assert (IntType(8, narrow_range=True).qmin, IntType(8, narrow_range=True).qmax) == (-127, 127)
+    assert [(t.qmin, t.qmax) for t in (IntType(2), IntType(4, False), IntType(32))] == [(-2, 1), (0, 15), (-(2**31), 2**31 - 1)]
+    assert IntType(24).storage == "int32"
+    for t in (int8, uint4, IntType(8, narrow_range=True), IntType(48)):
+        assert IntType.parse(str(t)) == t
+    for bits, signed in ((1, True), (65, True), (63, False)):
+        with pytest.raises(ValueError, match="bits, got"):
+            IntType(bits, signed)
+    with pytest.raises(ValueError, match="unsigned type has none"):
+        IntType(8, signed=False, narrow_range=True)
+    with pytest.raises(ValueError, match="looks like int8"):
+        IntType.parse("float32")
+
+
+@pytest.mark.parametrize("nibbles", Nibbles)
+@pytest.mark.parametrize("t", [int4, uint4], ids=str)
+def test_packing_and_back_for_every_byte(t: IntType, nibbles: Nibbles) -> None:
+    every = np.array([[t.qmin + (i >> 4), t.qmin + (i & 15)] for i in range(256)])
+    packed = packing.pack(every, nibbles)
+    assert len(np.unique(packed)) == 256
+    assert (packing.unpack(packed.astype(np.int64), t, nibbles) == every).all()
+    assert (packing.unpack(packed.astype(object), t, nibbles) == every).all()
+    record = TypeRecord(t.bits, t.qmin, t.qmax)
+    assert [[scalar_packing.load(packed, i, k, record, int(nibbles)) for k in (0, 1)] for i in range(256)] == every.tolist()
+    first = every[:, 0] & 15 if nibbles == Nibbles.LOW_FIRST else every[:, 1] & 15
+    assert (packed[:, 0] & 15 == first).all()
+
+
+def test_an_odd_row_is_padded_with_zero() -> None:
+    assert packing.pack(np.array([[1, 2, 3]]), Nibbles.LOW_FIRST).tolist() == [[0x21, 0x03]]
+
+
+@given(st.integers(0, 2**62 - 1))
+def test_integer_functions(x: int) -> None:
+    assert scalar_functions.isqrt(np.int64(x)) == math.isqrt(x) == functions.isqrt(np.array([x], object))[0]
+    assert scalar_functions.bit_length(np.int64(x)) == x.bit_length() == functions.bit_length(np.array([x], object))[0]
+
+
+def test_integer_functions_exhaustively_and_at_squares() -> None:
+    for x in [*range(5000), *(v * v + d for v in (2**15, 2**20 + 7, 2**31 - 2) for d in (-1, 0, 1))]:
+        assert scalar_functions.isqrt(np.int64(x)) == math.isqrt(x)
+        assert scalar_functions.bit_length(np.int64(x)) == x.bit_length()
+
+
+def test_constants_encode_what_stands_beside_them() -> None:
+    assert len(constants.PAIRS) >= 11
+    for raw, real, fraction_bits in constants.PAIRS:
+        assert abs(raw - real * 2.0**fraction_bits) <= 1
+
+
+int32s = st.one_of(
+    st.integers(-(2**31), 2**31 - 1), st.sampled_from([-(2**31), 2**31 - 1, -(2**31) + 1, 0, 1, -1, 2**30, -(2**30)])
+)
+
+
+@given(int32s, int32s, st.integers(0, 31))
+def test_gemmlowp_primitives_agree_with_their_definition(a: int, b: int, shift: int) -> None:
+    exact = min(floor(Fraction(a * b, 2**31) + HALF), 2**31 - 1)
+    assert scalar_fixed.high_multiply(np.int64(a), np.int64(b)) == exact
+    assert fixed_point.high_multiply(np.array([a], object), b)[0] == exact
+    away = EXACT[Rounding.TIES_TO_AWAY](Fraction(a, 1 << shift))
+    assert scalar_fixed.rounding_shift(np.int64(a), np.int64(shift)) == away
+    left = min(max(a << shift, -(2**31)), 2**31 - 1)
+    assert scalar_fixed.saturating_left_shift(np.int64(a), np.int64(shift)) == left
+    assert fixed_point.saturating_left_shift(np.array([a], object), shift)[0] == left
+
+
+@pytest.mark.parametrize("integer_bits", range(6))
+def test_exponential_follows_exp(integer_bits: int) -> None:
+    unit = 2.0 ** (31 - integer_bits)
+    inputs = -np.unique(np.concatenate([np.arange(64), np.geomspace(1, 2**31 - 1, 400).astype(np.int64)]))
+    spec_values = fixed_point.exp_of_negative(inputs.astype(object), integer_bits).astype(float) / 2**31
+    # The fourth-order series around -1/8 is off by at most (1/8)**5 / 120; some twenty roundings of 2**-31 follow.
+    assert np.abs(spec_values - np.exp(inputs / unit)).max() < 2.0**-15 / 120 + 20 * 2.0**-31
+    assert [int(scalar_fixed.exp_of_negative(np.int64(a), integer_bits)) for a in inputs] == [
+        int(v) for v in fixed_point.exp_of_negative(inputs, integer_bits)
+    ]
+
+
+def test_reciprocal_follows_division() -> None:
+    inputs = np.unique(np.concatenate([np.arange(64), np.linspace(0, 2**31 - 1, 999).astype(np.int64)]))
+    values = fixed_point.one_over_one_plus(inputs.astype(object)).astype(float) / 2**31
+    assert np.abs(values - 1 / (1 + inputs / 2**31)).max() < 1e-8
+    assert [int(scalar_fixed.one_over_one_plus(np.int64(a))) for a in inputs] == fixed_point.one_over_one_plus(inputs).tolist()
+
+
+floats32 = st.integers(0, 0x7F7F_FFFF)
+
+
+def _pair(bits: int) -> tuple[int, int]:
+    return ieee.unpack32(np.int64(bits))
+
+
+def _value(bits: int) -> Any:
+    return np.uint32(bits).view(np.float32)
+
+
+@given(floats32, floats32)
+def test_float32_arithmetic_in_integers_is_that_of_the_machine(a: int, b: int) -> None:
+    with np.errstate(all="ignore"):
+        wanted = [_value(a) * _value(b), _value(a) + _value(b)]
+        got = [ieee.pack32(*ieee.multiply32(*_pair(a), *_pair(b))), ieee.pack32(*ieee.add32(*_pair(a), *_pair(b)))]
+        if _value(b) != 0:
+            wanted.append(_value(a) / _value(b))
+            got.append(ieee.pack32(*ieee.divide32(*_pair(a), *_pair(b))))
+    assert [int(g) for g in got] == [int(np.float32(w).view(np.uint32)) for w in wanted]
+
+
+@given(st.integers(0, 2**53 - 1))
+def test_integers_become_float32_as_on_the_machine(x: int) -> None:
+    assert int(ieee.pack32(*ieee.round32(np.int64(x), 0))) == int(np.float32(np.float64(x)).view(np.uint32))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_unpacking_and_packing_is_the_identity(bits: int) -> None:
+    if np.isnan(_value(bits)):
+        return
+    magnitude = bits & 0x7FFF_FFFF
+    signed = bits - 2**32 if bits >= 2**31 else bits
+    packed = ieee.with_sign(ieee.pack32(*_pair(signed)), ieee.sign_of(signed))
+    assert packed == signed
+    m, e = _pair(magnitude)
+    if np.isfinite(_value(magnitude)):
+        assert Fraction(float(_value(magnitude))) == m * Fraction(2) ** int(e)
+
+
+@pytest.mark.parametrize("rule", Rounding)
+@given(data=st.data())
+def test_floats_to_integers(rule: Rounding, data: Any) -> None:
+    x = data.draw(st.one_of(st.floats(width=32, allow_nan=False), st.integers(-4000, 4000).map(lambda v: v / 8)))
+    x = np.float32(x)
+    exact = EXACT[rule](Fraction(float(x))) if np.isfinite(x) else int(math.copysign(2**62, x))
+    exact = min(max(exact, -(2**62)), 2**62)
+    assert int(spec_ieee.to_integer(x, rule)) == exact
+    bits = int(x.view(np.int32))
+    m, e = _pair(bits)
+    assert int(ieee.to_integer(ieee.sign_of(bits) * m, e, int(rule))) == exact
+
+
+@given(st.integers(0, 2**31), st.floats(2.0**-53, 2.0**53))
+def test_integer_times_float64(x: int, y: float) -> None:
+    m, e = ieee.times_float64(np.int64(x), np.float64(y).view(np.int64))
+    assert Fraction(int(m)) * Fraction(2) ** int(e) == Fraction(float(x) * y)
+
+
+@given(st.integers(-(2**62), 2**62))
+def test_integers_held_by_float64(x: int) -> None:
+    assert int(ieee.round53(np.int64(x))) == int(float(x))
