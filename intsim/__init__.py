@@ -56,7 +56,7 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = [  # noqa: PLE0604  # computed from the table above, which a test compares with the imports
+__all__ = [
     *_HOME,
     "__version__",
 ]

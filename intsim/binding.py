@@ -51,7 +51,7 @@ def bind(op: Op, arrays: Sequence[Any], p: Any) -> Bound:
         if a is None:
             a = np.full(shape, size[port.fill] if isinstance(port.fill, str) else port.fill, port.storage(p))
         elif a.shape[a.ndim - len(shape) :] != shape:
-            raise ValueError(f"{op.id}: {port.name} has shape {a.shape}, needs {_wanted(port, shape)}")
+            raise ValueError(f"{op.id}: {port.name} has shape {a.shape}, needs {_wanted(port, p, shape)}")
         _check_range(op, port, a, p, size)
         full.append(np.ascontiguousarray(a))
     return Bound(tuple(full), size, loop)
@@ -61,9 +61,8 @@ def _names(op: Op) -> str:
     return ", ".join(port.name for port in op.inputs)
 
 
-def _wanted(port: Port, shape: tuple[int, ...]) -> str:
-    packed = ", two elements a byte" if port.packing and len(port.core) and shape and port.core[-1] not in shape else ""
-    return f"{shape} ({port.dims}{packed if port.packing else ''})"
+def _wanted(port: Port, p: Any, shape: tuple[int, ...]) -> str:
+    return f"{shape} ({port.dims}{', two elements a byte' if port.packed(p) else ''})"
 
 
 def _typed(op: Op, port: Port, a: Any, p: Any) -> Array:
@@ -155,7 +154,7 @@ def foldable(op: Op, bound: Bound) -> bool:
     leading dimensions. (Programs treat rows independently, by the definition of every pattern.)
     """
     row = op.outputs[0].core[:1]
-    if not row or row[0] in op.sizes and op.sizes[row[0]].derived:
+    if not row or (row[0] in op.sizes and op.sizes[row[0]].derived):
         return False
     if any(port.core[:1] != row for port in op.outputs):
         return False

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import llvmlite
 import numba
@@ -22,6 +22,8 @@ import numpy
 from numba.core import caching
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+Int: TypeAlias = Any  # one int64 in a program: a Python int, a NumPy scalar, or a machine register
 
 # What a kernel is made of. Models, oracle and command line hold no kernel code.
 _KERNEL_SOURCES = ("scalar", "ops", "backends", "compiling.py", "numerics.py", "records.py")

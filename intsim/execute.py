@@ -81,7 +81,9 @@ def tabulate(op: Op | str, *, p: Any, backend: str = "reference") -> Array:
     op = _op(op)
     t = op.inputs[0].type(p)
     if len(op.inputs) != 1 or not isinstance(op.program, Elementwise) or not isinstance(t, IntType) or t.bits != 8:
-        raise ValueError(f"{op.id}: a table needs an elementwise op with one 8-bit input; got {t} and {len(op.inputs)} inputs")
+        raise ValueError(
+            f"{op.id}: a table needs an elementwise op with one 8-bit input; got {t} and {len(op.inputs)} inputs"
+        )
     return np.asarray(run(op, np.arange(t.qmin, t.qmax + 1).astype(t.storage)[None], p=p, backend=backend)[0])
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from intsim.binding import Array
 from intsim.numerics import Overflow, Rounding, unlimited
-from intsim.params import Choice, Params, kinds
+from intsim.params import Choice, kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Flags:
         return {name: n for name, n in self.counts.items() if n and not name.split(".")[-1].startswith("tie")}
 
 
-def contrasts(p: Params) -> Iterator[tuple[str, Any, Any]]:
+def contrasts(p: Any) -> Iterator[tuple[str, Any, Any]]:
     """(name of the flag, parameters, parameters): derived from the declared kinds; no op is named."""
     types = {n: k for n, k in kinds(p).items() if isinstance(k, Choice) and unlimited in k.options}
     free = dataclasses.replace(p, **{n: unlimited for n, k in types.items() if k.role == "result"})
@@ -63,7 +63,7 @@ def contrasts(p: Params) -> Iterator[tuple[str, Any, Any]]:
             )
 
 
-def flags_of(execute: Callable[[Any], Array], p: Params) -> Flags:
+def flags_of(execute: Callable[[Any], Array], p: Any) -> Flags:
     """The flags of one op; ``execute(params)`` gives its first output."""
     masks = {}
     for name, one, other in contrasts(p):

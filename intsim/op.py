@@ -180,7 +180,7 @@ class Op:
         """Raises TypeError or ValueError, naming op, version, limit, what was got and what is needed."""
         if not isinstance(params, self.params):
             raise TypeError(f"{self.id}: needs {self.params.__module__}.Params, got {type(params).__module__}.Params")
-        names = [n for n in kinds(self.params)]
+        names = list(kinds(self.params))
         for label, text, test in conditions(self.params):
             if not test(params):
                 got = ", ".join(f"{n} = {_show(getattr(params, n))}" for n in names if n in text)

@@ -86,7 +86,7 @@ class Params:
                 return value.identity()
             if isinstance(value, np.ndarray):
                 return value.tobytes()
-            return "nan" if value != value else value
+            return repr(value) if isinstance(value, float) else value  # a NaN equals itself here
 
         return (type(self), *(key(getattr(self, n)) for n in kinds(self)))
 
@@ -197,7 +197,7 @@ def record(params: Params, dims: Mapping[str, int]) -> Any:
                     raise ValueError(f"{name} has {value.size} values, needs 1 or {dim} = {count}")
                 return np.array(np.broadcast_to(value, count))
             case Stage():
-                return record(value, dims | {k: dims[v] for k, v in kind.dims.items() if v in dims})
+                return record(value, dict(dims) | {k: dims[v] for k, v in kind.dims.items() if v in dims})
         return TypeRecord(value.bits, value.qmin, value.qmax) if isinstance(value, IntType) else int(value)
 
     made = {n: convert(n, k, getattr(params, n)) for n, k in kinds(params).items() if not isinstance(k, Real)}
@@ -220,7 +220,11 @@ def describe(kind: Kind, name: str) -> str:
     """The limit of one field, in words."""
     match kind:
         case Integer():
-            text = f"{name} a value of {kind.inside}" if kind.inside else f"{_number(kind.low)} <= {name} <= {_number(kind.high)}"
+            text = (
+                f"{name} a value of {kind.inside}"
+                if kind.inside
+                else f"{_number(kind.low)} <= {name} <= {_number(kind.high)}"
+            )
             return text + (f" (per {kind.per})" if kind.per else "")
         case Choice():
             names = [getattr(o, "name", str(o)) for o in kind.options]

@@ -23,7 +23,10 @@ class TypeRecord(NamedTuple):
 
 @cache
 def fields_class(*names: str) -> Any:
-    """The named tuple class with these fields."""
+    """The named tuple class with these fields. Raises ValueError for a name that every tuple has a method of."""
+    taken = {"index", "count"} & set(names)
+    if taken:
+        raise ValueError(f"{taken.pop()!r} is a method of every tuple: a kernel could not read a field of that name")
     made: Any = NamedTuple(_PREFIX + "__".join(names), [(n, Any) for n in names])  # type: ignore[misc]  # names are data
     made.__module__, made.__qualname__ = __name__, made.__name__
     return made

@@ -49,7 +49,9 @@ class QTensor:
         if np.shape(self.zero_point) != scale.shape or np.asarray(self.zero_point).dtype != np.int32:
             raise ValueError(f"QTensor: zero_point is int32 of shape {scale.shape}, like scale")
         if scale.shape != self._scale_shape():
-            raise ValueError(f"QTensor: scale has shape {scale.shape}, needs {self._scale_shape()} ({self.granularity.value})")
+            raise ValueError(
+                f"QTensor: scale has shape {scale.shape}, needs {self._scale_shape()} ({self.granularity.value})"
+            )
         if not self.packed and self.q.size and (self.q.min() < self.dtype.qmin or self.q.max() > self.dtype.qmax):
             raise ValueError(f"QTensor: q leaves {self.dtype}")
 

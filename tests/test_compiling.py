@@ -17,13 +17,16 @@ PROGRAM = """
 import numpy as np, intsim
 P = intsim.get("requantize.power_of_two").params
 print(intsim.__file__)
-print(intsim.run("requantize.power_of_two", np.array([[24]], np.int32), p=P(4, rounding=intsim.Rounding.TIES_TO_POSITIVE))[0, 0])
+p = P(4, rounding=intsim.Rounding.TIES_TO_POSITIVE)
+print(intsim.run("requantize.power_of_two", np.array([[24]], np.int32), p=p)[0, 0])
 """
 
 
 def _run(package: Path, cache: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(package), "INTSIM_CACHE_DIR": str(cache)}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True, cwd=cache)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True, cwd=cache
+    )
     path, result = done.stdout.split()
     assert Path(path).is_relative_to(package)
     return result
@@ -42,7 +45,10 @@ def test_an_edit_in_a_callee_of_another_file_changes_the_result(tmp_path: Path) 
     assert kernels[0].stat().st_mtime_ns == stamp, "the second run compiled again"
     source = package / "intsim" / "scalar" / "rounding.py"
     text = source.read_text()
-    edited = text.replace("if rounding == Rounding.TIES_TO_POSITIVE:\n        return True", "if rounding == Rounding.TIES_TO_POSITIVE:\n        return False")
+    edited = text.replace(
+        "if rounding == Rounding.TIES_TO_POSITIVE:\n        return True",
+        "if rounding == Rounding.TIES_TO_POSITIVE:\n        return False",
+    )
     assert edited != text
     source.write_text(edited)
     assert _run(package, cache) == "1"
@@ -53,7 +59,9 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     environment = {**os.environ, "INTSIM_CACHE_DIR": str(blocked)}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert done.stdout.split()[-1] == "2"
 
 

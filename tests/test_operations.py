@@ -51,7 +51,10 @@ def test_shipped_cases_on_all_implementations(op: Any, backends: list[str]) -> N
 @OPS
 def test_leading_dimensions_are_calls_of_their_own(op: Any, backends: list[str]) -> None:
     for case in list(cases.random(op, 3, longest=3)):
-        stacked = tuple(np.stack([a, np.flip(a, 0) if port.dims == "m n" else a]) for a, port in zip(case.inputs, op.inputs, strict=True))
+        stacked = tuple(
+            np.stack([a, np.flip(a, 0) if port.dims == "m n" else a])
+            for a, port in zip(case.inputs, op.inputs, strict=True)
+        )
         want = [reference(op, *(a[i] for a in stacked), p=case.params) for i in range(2)]
         for backend in backends:
             got = run(op, *stacked, p=case.params, backend=backend)
@@ -87,7 +90,11 @@ def _laws() -> list[Any]:
     listed = []
     for op in ALL:
         family = importlib.import_module(op.spec.__module__.rpartition(".")[0])
-        listed += [pytest.param(op, law, id=f"{op.name}-{law.__name__}") for law in family.LAWS if op.oracle and law.__name__ not in op.exempt]
+        listed += [
+            pytest.param(op, law, id=f"{op.name}-{law.__name__}")
+            for law in family.LAWS
+            if op.oracle and law.__name__ not in op.exempt
+        ]
     return listed
 
 
@@ -143,7 +150,9 @@ def test_parameters_outside_their_range_are_named(op: Any) -> None:
     for name, kind in kinds(op.params).items():
         if isinstance(kind, Integer) and kind.high < 2**62:
             p = _with(case.params, name, [kind.high + 1] if kind.per else kind.high + 1)
-            with pytest.raises(ValueError, match=rf"{op.id} \(C\d+\): needs .*{name}.*; got .*{name} = {kind.high + 1}"):
+            with pytest.raises(
+                ValueError, match=rf"{op.id} \(C\d+\): needs .*{name}.*; got .*{name} = {kind.high + 1}"
+            ):
                 run(op, *case.inputs, p=p)
 
 
@@ -175,7 +184,9 @@ def test_not_a_number_is_refused(op: Any) -> None:
         if isinstance(port.type(case.params), FloatType):
             broken = list(case.inputs)
             broken[index] = np.full_like(broken[index], np.nan)
-            with pytest.raises(ValueError, match=rf"{op.id}: {port.name}\[.*\] is nan; needs numbers that are {port.numbers}"):
+            with pytest.raises(
+                ValueError, match=rf"{op.id}: {port.name}\[.*\] is nan; needs numbers that are {port.numbers}"
+            ):
                 run(op, *broken, p=case.params)
 
 

@@ -81,7 +81,11 @@ def test_wrap_of_the_widest_types_leaves_what_fits(bits: int) -> None:
 
 def test_types_state_their_range() -> None:
     assert (IntType(8, narrow_range=True).qmin, IntType(8, narrow_range=True).qmax) == (-127, 127)
-    assert [(t.qmin, t.qmax) for t in (IntType(2), IntType(4, False), IntType(32))] == [(-2, 1), (0, 15), (-(2**31), 2**31 - 1)]
+    assert [(t.qmin, t.qmax) for t in (IntType(2), IntType(4, False), IntType(32))] == [
+        (-2, 1),
+        (0, 15),
+        (-(2**31), 2**31 - 1),
+    ]
     assert IntType(24).storage == "int32"
     for t in (int8, uint4, IntType(8, narrow_range=True), IntType(48)):
         assert IntType.parse(str(t)) == t
@@ -103,7 +107,9 @@ def test_packing_and_back_for_every_byte(t: IntType, nibbles: Nibbles) -> None:
     assert (packing.unpack(packed.astype(np.int64), t, nibbles) == every).all()
     assert (packing.unpack(packed.astype(object), t, nibbles) == every).all()
     record = TypeRecord(t.bits, t.qmin, t.qmax)
-    assert [[scalar_packing.load(packed, i, k, record, int(nibbles)) for k in (0, 1)] for i in range(256)] == every.tolist()
+    assert [
+        [scalar_packing.load(packed, i, k, record, int(nibbles)) for k in (0, 1)] for i in range(256)
+    ] == every.tolist()
     first = every[:, 0] & 15 if nibbles == Nibbles.LOW_FIRST else every[:, 1] & 15
     assert (packed[:, 0] & 15 == first).all()
 
@@ -163,7 +169,9 @@ def test_reciprocal_follows_division() -> None:
     inputs = np.unique(np.concatenate([np.arange(64), np.linspace(0, 2**31 - 1, 999).astype(np.int64)]))
     values = fixed_point.one_over_one_plus(inputs.astype(object)).astype(float) / 2**31
     assert np.abs(values - 1 / (1 + inputs / 2**31)).max() < 1e-8
-    assert [int(scalar_fixed.one_over_one_plus(np.int64(a))) for a in inputs] == fixed_point.one_over_one_plus(inputs).tolist()
+    assert [int(scalar_fixed.one_over_one_plus(np.int64(a))) for a in inputs] == fixed_point.one_over_one_plus(
+        inputs
+    ).tolist()
 
 
 floats32 = st.integers(0, 0x7F7F_FFFF)

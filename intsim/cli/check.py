@@ -15,7 +15,9 @@ SHOWN = 5  # failures in full
 @click.option("--case", metavar="ID", help="Only the case with this id, as a report names it.")
 @click.option("--seed", default="intsim", show_default=True, help="Seed of the pseudorandom cases.")
 @click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="Limit for one case of a backend.")
-@click.option("--in-process", is_flag=True, help="Call the backend in this process: for a debugger; a crash ends the run.")
+@click.option(
+    "--in-process", is_flag=True, help="Call the backend in this process: for a debugger; a crash ends the run."
+)
 @click.option("--all", "show_all", is_flag=True, help=f"Show every failure in full, not only {SHOWN} an op.")
 def check(
     backend: str, ops: tuple[str, ...], case: str | None, seed: str, timeout: float, in_process: bool, show_all: bool
@@ -71,7 +73,9 @@ def check(
         if runner is not None:
             runner.close()
     if case and not any(row.judgements for row in result.rows):
-        raise click.UsageError(f"there is no case {case!r} among those of {backend}; pseudorandom ones depend on --seed")
+        raise click.UsageError(
+            f"there is no case {case!r} among those of {backend}; pseudorandom ones depend on --seed"
+        )
     click.echo("\n".join(report.summary(result)))
     sys.exit(result.exit_code)
 

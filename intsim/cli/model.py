@@ -48,7 +48,7 @@ def _progress(label: str, count: int) -> Iterator[Callable[[int], None]]:
 def _lines(path: str) -> list[str]:
     with click.open_file(path, encoding="utf-8") as file:
         try:
-            lines = file.read().split("\n")
+            lines: list[str] = file.read().split("\n")
         except UnicodeDecodeError as wrong:
             raise ValueError(f"{path} is not UTF-8: {wrong}") from None
     return lines[:-1] if lines[-1] == "" else lines

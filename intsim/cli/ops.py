@@ -52,31 +52,34 @@ def show(name: str, as_json: bool) -> None:
     click.echo(f"{op.id}\n\n{op.doc}\n\ncites    {op.cites}\n")
     for side in ("inputs", "outputs"):
         for port in facts[side]:
-            click.echo(f"{side[:-1]:8} {port['name']:14} {port['dims'] or 'one number':10} {port['type']}{port['note']}")
+            click.echo(
+                f"{side[:-1]:8} {port['name']:14} {port['dims'] or 'one number':10} {port['type']}{port['note']}"
+            )
     click.echo("\nparameters")
     for field in facts["parameters"]:
-        click.echo(f"  {field['name']:20} {field['limit']}{field['default']}")
+        default = f"   default {field['default']}" if field["default"] else ""
+        click.echo(f"  {field['name']:26} {field['limit']}{default}")
     click.echo("\nlimits (inside them every backend agrees to the bit)")
     for label, text in facts["limits"].items():
         click.echo(f"  {label:4} {text}")
     for text in facts["sizes"]:
         click.echo(f"  size {text}")
     if op.oracle:
-        click.echo("\nheld to the real-valued operation by a stated bound, over real scales from {:g} to {:g}".format(*op.oracle.scales))
+        ends = (f"{op.oracle.bound(op.oracle.params(scale)):.3g} at scale {scale:g}" for scale in op.oracle.scales)
+        click.echo(f"\nstays within a stated bound of the real-valued operation: {', '.join(dict.fromkeys(ends))}")
     if op.tuned:
         click.echo("\ntuned    " + ", ".join(f"{t.backend}: {t.where}" for t in op.tuned))
-    click.echo("\nsiblings")
+    if registry.siblings(op):
+        click.echo("\nsiblings")
     for other in registry.siblings(op):
         click.echo(f"  {other.id:34} {other.doc.splitlines()[0]}")
 
 
 def _facts(op: Op) -> dict[str, Any]:
     """Everything that the registry says of ``op``, as plain data."""
-    import dataclasses
-
     from intsim import registry
     from intsim.numerics import FloatType, IntType
-    from intsim.params import Choice, conditions, describe, kinds
+    from intsim.params import conditions
 
     def type_of(port: Any) -> str:
         if isinstance(port.dtype, (IntType, FloatType)):
@@ -95,14 +98,6 @@ def _facts(op: Op) -> dict[str, Any]:
             notes.append("4-bit elements two a byte")
         return f"  ({'; '.join(notes)})" if notes else ""
 
-    declared = {f.name: f for f in dataclasses.fields(op.params)}  # type: ignore[arg-type]
-
-    def default(name: str) -> str:
-        value = declared[name].default
-        if value is dataclasses.MISSING or value != value:
-            return ""
-        return f"   default {getattr(value, 'name', value)}"
-
     return {
         "op": op.name,
         "version": op.version,
@@ -110,10 +105,7 @@ def _facts(op: Op) -> dict[str, Any]:
         "text": op.doc,
         "inputs": [{"name": q.name, "dims": q.dims, "type": type_of(q), "note": note(q)} for q in op.inputs],
         "outputs": [{"name": q.name, "dims": q.dims, "type": type_of(q), "note": note(q)} for q in op.outputs],
-        "parameters": [
-            {"name": n, "limit": describe(k, n).removeprefix(f"{n} in ") if isinstance(k, Choice) else describe(k, n), "default": default(n)}
-            for n, k in kinds(op.params).items()
-        ],
+        "parameters": _parameters(op.params),
         "limits": {label: text for label, text, _ in conditions(op.params)},
         "sizes": [
             f"{d}: {s.says}" if s.derived else f"{s.low} <= {d}" + (f" <= {s.high}" if s.high < 2**31 - 1 else "")
@@ -121,6 +113,34 @@ def _facts(op: Op) -> dict[str, Any]:
         ],
         "siblings": [other.id for other in registry.siblings(op)],
     }
+
+
+def _parameters(params: Any, prefix: str = "") -> list[dict[str, str]]:
+    """Name, limit and default of each field; those of a stage under its name."""
+    import dataclasses
+
+    from intsim.params import Choice, Stage, describe, kinds
+
+    listed = []
+    declared = {f.name: f.default for f in dataclasses.fields(params)}
+    for name, kind in kinds(params).items():
+        if isinstance(kind, Stage):
+            listed += [
+                field | {"limit": f"held to {_word(kind.fixed[inner])}"} if inner in kind.fixed else field
+                for field in _parameters(kind.params, f"{prefix}{name}.")
+                for inner in [field["name"].removeprefix(f"{prefix}{name}.")]
+            ]
+            continue
+        limit = describe(kind, name)
+        limit = limit.removeprefix(f"{name} in ") if isinstance(kind, Choice) else limit
+        default = declared[name]
+        stated = "" if default is dataclasses.MISSING or isinstance(default, float) else _word(default)
+        listed.append({"name": prefix + name, "limit": limit, "default": stated})
+    return listed
+
+
+def _word(value: Any) -> str:
+    return str(getattr(value, "name", value))
 
 
 class _Path:

@@ -14,26 +14,29 @@ scale an output channel, and int8 activations with a scale a token that is found
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from intsim.execute import run
 from intsim.models.calibrate import Ranges
 from intsim.models.checkpoint import Checkpoint
 from intsim.models.layout import Array, IntegerModel, check, step_ops
 from intsim.numerics import Rounding, int8, int16, int24, int32, uint8
 from intsim.ops.requantize import multiplier_and_shift
-from intsim.params import Params
+from intsim.params import Params, Real, kinds
 from intsim.registry import get
 
 SCORE_HEADROOM = 4.0
 GELU_HEADROOM = 1.5  # little: I-BERT drops 14 bits of the square, so a coarse grid costs accuracy here
-VALUE_HEADROOM = 1.0
+VALUE_HEADROOM = 1.25
 NORM_HEADROOM = 1.02  # the root's floor raises a norm of 64 steps or more by less
 PROBABILITY_BITS = 8
 POOLED_FRACTION_BITS = 8
-SMALLEST = 1e-6  # a range below this (a dead channel) counts as this
+FINEST_SCORE = 1e-5  # softmax.ibert takes scales from 1.353 / 2**18
+SMALLEST = 1e-4  # a range below this (a dead map or channel) counts as this; its grids still meet every shift
 
 
 def convert(checkpoint: Checkpoint, ranges: Ranges) -> IntegerModel:
@@ -45,7 +48,7 @@ def convert(checkpoint: Checkpoint, ranges: Ranges) -> IntegerModel:
     made.pooling()
     model = IntegerModel(
         checkpoint.shape,
-        {name: made.steps[name] for name in step_ops(checkpoint.shape)},
+        {name: _without_reals(made.steps[name]) for name in step_ops(checkpoint.shape)},
         made.tensors,
         made.scales,
         checkpoint.tokenizer,
@@ -81,6 +84,13 @@ def signed_multipliers(real: Array) -> tuple[Array, Array]:
     """(multiplier, shift) a channel for factors of any sign, 0 among them."""
     multiplier, shift = multiplier_and_shift(np.where(real == 0, 1.0, np.abs(real)))
     return multiplier * np.sign(real).astype(np.int64), np.where(real == 0, 0, shift)
+
+
+def _without_reals(p: Params) -> Params:
+    """``p`` as a file holds it: whole numbers only."""
+    reals = {name: math.nan for name, kind in kinds(p).items() if isinstance(kind, Real)}
+    made: Params = dataclasses.replace(cast(Any, p), **reals)
+    return made
 
 
 class _Converter:
@@ -138,7 +148,7 @@ class _Converter:
     def _scores(self, layer: str, root: float) -> None:
         """Scores on the grid of query times key, from which a shift leads to int16; softmax takes any grid."""
         unit = self.scales[f"{layer}.query"] * self.scales[f"{layer}.key"] / int8.qmax**2 / root
-        wanted = max(self._ranges.largest[f"{layer}.scores"] * SCORE_HEADROOM / int16.qmax, 3e-6)
+        wanted = max(self._ranges.largest[f"{layer}.scores"] * SCORE_HEADROOM / int16.qmax, FINEST_SCORE)
         shift = max(0, math.ceil(math.log2(wanted / unit)))
         self._step(f"{layer}.scores.matmul", "matmul.integer", a=int8, b=int8, acc=int32)
         self._step(f"{layer}.scores.requantize", "requantize.row_column", shift, dtype=int16)
@@ -172,7 +182,12 @@ class _Converter:
         assert hasattr(gelu, "from_scale")
         activation = gelu.from_scale(grid, x=int16, dtype=int32)
         self.steps[f"{layer}.gelu.activation"] = activation
-        out = max(self._ranges.largest[f"{layer}.gelu"] * GELU_HEADROOM, SMALLEST) / int16.qmax
+        # Above the range of the text the result saturates; below, it must not reach -2**15, which no
+        # symmetric quantization takes. The lowest of all results is known, so the grid holds it.
+        everything = np.arange(int16.qmin, int16.qmax + 1).astype(np.int16)[None]
+        results = run("activation.gelu_ibert", everything, p=activation, backend="reference")
+        lowest = -1.01 * float((results * activation.out_scale).min())
+        out = max(self._ranges.largest[f"{layer}.gelu"] * GELU_HEADROOM, lowest, SMALLEST) / int16.qmax
         multiplier, shift = signed_multipliers(np.array([activation.out_scale / out]))
         self._step(f"{layer}.gelu.requantize", "requantize.single_rounding", multiplier, shift, dtype=int16)
         self._step(f"{layer}.gelu.quantize", "quantize.dynamic_token")
@@ -183,7 +198,7 @@ class _Converter:
         self._norm(f"{layer}.output")
 
     def _dense(self, name: str, source: float, grid: float | Array, dtype: Any) -> None:
-        """A linear map from tokens on ``source``, quantized to int8 token by token, to ``grid`` (one, or one a channel)."""
+        """A linear map from int8 tokens of the grid ``source`` to ``grid``: one, or one a channel."""
         weight, scale = quantized_rows(self._real(f"{name}.weight"))
         column, shift = common_shift(scale * source / int8.qmax / grid, 15)
         bias = self._real(f"{name}.bias")

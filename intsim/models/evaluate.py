@@ -29,7 +29,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Spearman correlations are in [-1, 1]; seconds are for one sentence; bytes leave the tokenizer out of neither."""
+    """Spearman correlations lie in [-1, 1]; seconds are for one sentence.
+
+    float_bytes: of model.safetensors; integer_bytes: of the whole model, tokenizer included.
+    """
 
     pairs: int
     sentences: int
@@ -97,7 +100,10 @@ def evaluate(
     backend: str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Both models on the distinct sentences of ``pairs``. Raises ValueError where ``model`` came from another checkpoint."""
+    """Both models on the distinct sentences of ``pairs``.
+
+    Raises ValueError where ``model`` came from another checkpoint.
+    """
     if model.source.get("sha256") != checkpoint.sha256:
         raise ValueError(
             f"the model was converted from weights with sha256 {model.source.get('sha256')}, "

@@ -54,14 +54,17 @@ def write(model: IntegerModel, path: str | Path) -> int:
         "source": model.source,
     }
     header["sha256"] = _digest(header, tensors)
-    text = json.dumps(header, sort_keys=True)
+    text = json.dumps(header)  # in the order of the steps
     # One key alone: safetensors writes several in no fixed order.
     return replace(Path(path), need("safetensors.numpy").save(tensors, metadata={KEY: text}))
 
 
 def replace(path: Path, content: bytes) -> int:
     """Writes a file so that no reader ever finds half of it; returns its size."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as wrong:
+        raise type(wrong)(wrong.errno, wrong.strerror, str(path)) from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -82,7 +85,7 @@ def read(path: str | Path) -> IntegerModel:
         with safetensors.safe_open(str(path), "numpy") as file:
             text = (file.metadata() or {}).get(KEY)
             tensors: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as wrong:
+    except (safetensors.SafetensorError, TypeError) as wrong:  # the second: a number type NumPy lacks
         raise ValueError(f"{path} is no safetensors file, or a part of it is missing: {wrong}") from None
     if text is None:
         raise ValueError(

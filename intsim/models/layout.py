@@ -8,6 +8,7 @@ a model is complete or it is refused.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,6 +168,9 @@ def check(model: IntegerModel) -> None:
                 f"tensor {name} is {a.dtype} {a.shape}, needs {dtype} {dims}; convert the checkpoint again"
             )
     _same_names("scale", model.scales, scale_names(model.shape))
+    for name, scale in model.scales.items():
+        if not (isinstance(scale, float) and 0 < scale < math.inf):
+            raise ValueError(f"scale {name} is {scale!r}, needs a positive number")
 
 
 def _same_names(what: str, got: Mapping[str, Any], wanted: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -129,8 +129,3 @@ def _module(where: str) -> Any:
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
-
-
-def serves(adapter: Adapter, op: str) -> Iterator[Capability]:
-    """The capabilities of ``adapter`` for ``op``."""
-    return (c for c in adapter.capabilities() if c.op == op)

@@ -61,7 +61,9 @@ class Case:
         raise AttributeError(f"{self.__dict__['op'].id} has no input {name!r}")
 
 
-def make(op: Op, slug: str, comment: str, arrays: tuple[Any, ...], p: Any, expected: tuple[Array, ...] | None = None) -> Case:
+def make(
+    op: Op, slug: str, comment: str, arrays: tuple[Any, ...], p: Any, expected: tuple[Array, ...] | None = None
+) -> Case:
     """A case from a call; the optional inputs that are None are filled in."""
     op.check(p)
     given = frozenset(port.name for port, a in zip(op.inputs, arrays, strict=False) if a is not None)
@@ -79,8 +81,16 @@ def directed(op: Op) -> Iterator[Case]:
         yield make(op, slug(comment), comment, arrays, p)
 
 
-def random(op: Op, count: int, *, seed: str = "intsim", longest: int = 8, only: draw.Only | None = None) -> Iterator[Case]:
-    """``count`` pseudorandom cases; the same for the same seed, on every machine.
+def random(
+    op: Op,
+    count: int,
+    *,
+    seed: str = "intsim",
+    longest: int = 8,
+    only: draw.Only | None = None,
+    label: str = "random",
+) -> Iterator[Case]:
+    """``count`` pseudorandom cases, "label-0" and on; the same for the same seed, on every machine.
 
     Raises ValueError where ``only`` leaves nothing that the limits allow.
     """
@@ -90,7 +100,7 @@ def random(op: Op, count: int, *, seed: str = "intsim", longest: int = 8, only: 
                 arrays, p = draw.call(op, Stream(f"{seed}|{op.id}|{index}|{attempt}"), longest=longest, only=only)
             except Rejected:
                 continue
-            yield make(op, f"random-{index}", f"pseudorandom, seed {seed!r}", arrays, p)
+            yield make(op, f"{label}-{index}", f"pseudorandom, seed {seed!r}", arrays, p)
             break
         else:
             raise ValueError(f"{op.id}: no draw inside the limits in 200 attempts; held fields: {dict(only or {})}")

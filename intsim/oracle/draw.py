@@ -79,7 +79,9 @@ class _Partial:
         self.__dict__ = made
 
 
-def inputs(op: Op, source: Source, p: Any, size: Mapping[str, int], *, all_given: bool = False) -> tuple[Array | None, ...]:
+def inputs(
+    op: Op, source: Source, p: Any, size: Mapping[str, int], *, all_given: bool = False
+) -> tuple[Array | None, ...]:
     """One array a port; an optional one is left out in half of the draws."""
     corner = source.integer(0, 1) == 1
     made: list[Array | None] = []
@@ -122,7 +124,18 @@ def integers(source: Source, count: int, low: int, high: int, corner: bool) -> l
 
 
 # 0, -0, 1/2, 1, -5/2, the smallest subnormal, the smallest normal, the largest, infinities
-_FLOAT_EDGES = (0, 1 << 31, 0x3F00_0000, 0x3F80_0000, 0xC020_0000, 1, 0x0080_0000, 0x7F7F_FFFF, 0x7F80_0000, 0xFF80_0000)
+_FLOAT_EDGES = (
+    0,
+    1 << 31,
+    0x3F00_0000,
+    0x3F80_0000,
+    0xC020_0000,
+    1,
+    0x0080_0000,
+    0x7F7F_FFFF,
+    0x7F80_0000,
+    0xFF80_0000,
+)
 
 
 def _float_bits(source: Source, numbers: str, corner: bool) -> int:

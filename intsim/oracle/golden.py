@@ -1,4 +1,7 @@
-"""Golden outputs: reviewable JSON, one file an op version, with a SHA-256 index. Damaged data is an error, never a pass."""
+"""Golden outputs: reviewable JSON, one file an op version, with a SHA-256 index.
+
+Damaged data is an error, never a pass.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,12 @@ def _flags(case: Case, outputs: tuple[Array, ...]) -> list[str]:
         found = {words[name.split(":")[0]] for name, n in counts.items() if n}
     for port, a in zip(case.op.inputs, case.inputs, strict=True):
         t = port.type(case.params)
-        if isinstance(t, IntType) and not port.packed(case.params) and a.size and (a.min() == t.qmin or a.max() == t.qmax):
+        if (
+            isinstance(t, IntType)
+            and not port.packed(case.params)
+            and a.size
+            and (a.min() == t.qmin or a.max() == t.qmax)
+        ):
             found.add("Extreme")
     if "/random-" in case.id:
         found.add("Pseudorandom")
@@ -121,8 +129,12 @@ def _encode_case(case: Case) -> dict[str, Any]:
         "comment": case.comment,
         "flags": _flags(case, outputs),
         "params": _encode_params(p),
-        "inputs": {port.name: _encode_array(a, _port_type(op, port, p)) for port, a in zip(op.inputs, case.inputs, strict=True)},
-        "outputs": {port.name: _encode_array(a, str(port.type(p))) for port, a in zip(op.outputs, outputs, strict=True)},
+        "inputs": {
+            port.name: _encode_array(a, _port_type(op, port, p)) for port, a in zip(op.inputs, case.inputs, strict=True)
+        },
+        "outputs": {
+            port.name: _encode_array(a, str(port.type(p))) for port, a in zip(op.outputs, outputs, strict=True)
+        },
     }
 
 
@@ -184,7 +196,9 @@ def _read_index(folder: Path) -> dict[str, str]:
         raise GoldenError(f"{path}: needs schema {SCHEMA} and a table sha256")
     for name, value in hashes.items():
         if not _NAME.fullmatch(name):
-            raise GoldenError(f"{path}: {name!r} is no name of a golden file (family/variant-vN.json inside the folder)")
+            raise GoldenError(
+                f"{path}: {name!r} is no name of a golden file (family/variant-vN.json inside the folder)"
+            )
         if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
             raise GoldenError(f"{path}: the sha256 of {name} is {value!r}")
     return hashes
@@ -232,8 +246,12 @@ def read(folder: Path, name: str) -> list[Case]:
 def _decode_case(op: Op, content: Any) -> Case:
     p = _decode_params(op.params, content["params"])
     op.check(p)
-    arrays = tuple(_decode_array(content["inputs"][port.name], _port_type(op, port, p), port.storage(p)) for port in op.inputs)
-    expected = tuple(_decode_array(content["outputs"][port.name], str(port.type(p)), port.storage(p)) for port in op.outputs)
+    arrays = tuple(
+        _decode_array(content["inputs"][port.name], _port_type(op, port, p), port.storage(p)) for port in op.inputs
+    )
+    expected = tuple(
+        _decode_array(content["outputs"][port.name], str(port.type(p)), port.storage(p)) for port in op.outputs
+    )
     return made.make(op, content["id"], content["comment"], arrays, p, expected)
 
 

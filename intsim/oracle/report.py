@@ -41,11 +41,14 @@ def summary(report: Report) -> Iterable[str]:
         yield f"proof of life: {report.proofs} planted wrong expectations, all caught; first case of each op repeatable"
     for reason in report.vacuous:
         yield f"VACUOUS: {reason}"
+    for id_ in report.disputed:
+        yield f"REFERENCES DISAGREE: golden file and spec give different outputs for {id_}; please report it"
     verdicts = {
         0: "conforms",
         1: "does NOT conform",
         3: "FAILED TO RUN",
         5: "NOTHING PROVEN",
+        6: "could not be judged: REFERENCES DISAGREE",
     }
     yield f"{report.name} {verdicts[report.exit_code]} (exit {report.exit_code})"
 
@@ -53,7 +56,11 @@ def summary(report: Report) -> Iterable[str]:
 def describe(judgement: Judgement, target: str) -> str:
     """One failure in full: which case, why it exists, how many, where, what went in, got, wanted, how to repeat."""
     case = judgement.case
-    lines = [f"-- {case.id}", f"   {judgement.verdict.value.upper()}  {judgement.text}", f"   why this case exists: {case.comment}"]
+    lines = [
+        f"-- {case.id}",
+        f"   {judgement.verdict.value.upper()}  {judgement.text}",
+        f"   why this case exists: {case.comment}",
+    ]
     if judgement.verdict is Verdict.MISMATCH:
         share = 100 * judgement.wrong / judgement.total
         lines[1] = (

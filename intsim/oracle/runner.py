@@ -43,7 +43,9 @@ def call(adapter: Adapter, case: Case) -> Outcome:
         return Outcome(verdict=Verdict.UNSUPPORTED, text=str(reason))
     except Exception as error:  # whatever a backend raises is a verdict on it, not the end of the run
         where = traceback.extract_tb(error.__traceback__)[-1]
-        return Outcome(verdict=Verdict.RAISED, text=f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})")
+        return Outcome(
+            verdict=Verdict.RAISED, text=f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
+        )
     if arrays is None:
         return Outcome(
             verdict=Verdict.NOT_AN_ARRAY,
@@ -51,7 +53,9 @@ def call(adapter: Adapter, case: Case) -> Outcome:
         )
     for port, a, b in zip(case.op.inputs, case.inputs, before, strict=True):
         if any(np.shares_memory(a, out) for out in arrays):
-            return Outcome(verdict=Verdict.RETURNED_INPUT, text=f"the output is the memory of {port.name}: allocate one")
+            return Outcome(
+                verdict=Verdict.RETURNED_INPUT, text=f"the output is the memory of {port.name}: allocate one"
+            )
         if not np.array_equal(bits(a), bits(b)):
             return Outcome(verdict=Verdict.CHANGED_INPUT, text=f"{port.name} is not what it was before the call")
     if not all(g.intact for g in case.guarded):
@@ -140,7 +144,7 @@ def _serve(target: str, pipe: Connection) -> None:
     try:
         adapter = load(target)
         pipe.send(([c.op for c in adapter.capabilities()], _versions(adapter)))
-    except BaseException as error:  # noqa: BLE001  # also SystemExit at import: the other side must hear of it
+    except BaseException as error:  # also SystemExit at import: the other side must hear of it
         pipe.send(Outcome(verdict=Verdict.RAISED, text=f"{type(error).__name__}: {error}"))
         return
     while True:

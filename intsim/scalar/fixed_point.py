@@ -5,7 +5,7 @@ The constants are given in ``exp_of_negative`` as numbers: a spec's module must 
 
 from __future__ import annotations
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import Rounding
 from intsim.scalar.rounding import shift_right
 
@@ -14,43 +14,43 @@ INT32_MIN = -(2**31)
 
 
 @portable
-def _saturate32(x: int) -> int:
+def _saturate32(x: Int) -> Int:
     return min(max(x, INT32_MIN), INT32_MAX)
 
 
 @portable
-def wrap32(x: int) -> int:
+def wrap32(x: Int) -> Int:
     """``x`` modulo 2**32, as an int32 holds it."""
     return ((x + 2**31) & (2**32 - 1)) - 2**31
 
 
 @portable
-def high_multiply(a: int, b: int) -> int:
+def high_multiply(a: Int, b: Int) -> Int:
     """SaturatingRoundingDoublingHighMul: a b / 2**31, ties to positive; -1 times -1 saturates."""
     return _saturate32(shift_right(a * b, 31, Rounding.TIES_TO_POSITIVE))
 
 
 @portable
-def rounding_shift(x: int, shift: int) -> int:
+def rounding_shift(x: Int, shift: Int) -> Int:
     """RoundingDivideByPOT: x / 2**shift, ties away from zero."""
     return shift_right(x, shift, Rounding.TIES_TO_AWAY)
 
 
 @portable
-def saturating_left_shift(x: int, shift: int) -> int:
+def saturating_left_shift(x: Int, shift: Int) -> Int:
     """x * 2**shift, saturated to int32. Domain: an int32 x, shift <= 31."""
     return _saturate32(x << shift)
 
 
 @portable
-def _exp_step(result: int, remainder: int, bit: int, constant: int) -> int:
+def _exp_step(result: Int, remainder: Int, bit: Int, constant: Int) -> Int:
     if (remainder >> bit) & 1 == 1:
         return high_multiply(result, constant)
     return result
 
 
 @portable
-def exp_of_negative(a: int, integer_bits: int) -> int:
+def exp_of_negative(a: Int, integer_bits: Int) -> Int:
     """exp(a) in Q0.31 for ``a <= 0`` in Q(integer_bits).(31 - integer_bits), integer_bits 0 to 5."""
     if a == 0:
         return INT32_MAX
@@ -80,7 +80,7 @@ def exp_of_negative(a: int, integer_bits: int) -> int:
 
 
 @portable
-def one_over_one_plus(a: int) -> int:
+def one_over_one_plus(a: Int) -> Int:
     """1 / (1 + a) in Q0.31 for a in [0, 1) in Q0.31: three Newton steps."""
     half = (a + 2**31) >> 1
     x = 1515870810 + high_multiply(half, -1010580540)
@@ -90,7 +90,7 @@ def one_over_one_plus(a: int) -> int:
 
 
 @portable
-def multiply_by_quantized(x: int, multiplier: int, shift: int) -> int:
+def multiply_by_quantized(x: Int, multiplier: Int, shift: Int) -> Int:
     """MultiplyByQuantizedMultiplier, double rounding: x * multiplier / 2**shift.
 
     Below 31 the shift is a left one before the product, and wraps; above, a rounded right one after it.

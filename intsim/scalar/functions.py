@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 
 
 @portable
-def bit_length(x: int) -> int:
+def bit_length(x: Int) -> Int:
     """The number of bits of ``x >= 0``: 0 for 0, 1 for 1, 3 for 5 to 7."""
     bits = 0
     for step in (32, 16, 8, 4, 2, 1):
@@ -17,7 +17,7 @@ def bit_length(x: int) -> int:
 
 
 @portable
-def isqrt(x: int) -> int:
+def isqrt(x: Int) -> Int:
     """The integer part of the square root. Domain: ``0 <= x < 2**62``."""
     root = 0
     bit = 1 << 60

@@ -7,7 +7,7 @@ bits on every machine. (spec/ieee.py states the same steps with NumPy's own floa
 
 from __future__ import annotations
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import Rounding
 from intsim.scalar.functions import bit_length
 from intsim.scalar.rounding import shift_right
@@ -16,7 +16,7 @@ HUGE = 2**62
 
 
 @portable
-def unpack32(bits: int) -> tuple[int, int]:
+def unpack32(bits: Int) -> tuple[Int, Int]:
     """(m, e) of the magnitude of a float32 that is not a NaN; m has 24 bits, or is 0. Infinity is 2**4000."""
     exponent = (bits >> 23) & 255
     m = bits & (2**23 - 1)
@@ -29,7 +29,7 @@ def unpack32(bits: int) -> tuple[int, int]:
 
 
 @portable
-def round32(m: int, e: int) -> tuple[int, int]:
+def round32(m: Int, e: Int) -> tuple[Int, Int]:
     """m * 2**e as a float32 holds it, ties to even, subnormals included. Domain: ``m < 2**62``."""
     drop = max(bit_length(m) - 24, -149 - e)
     if drop <= 0:
@@ -38,7 +38,7 @@ def round32(m: int, e: int) -> tuple[int, int]:
 
 
 @portable
-def pack32(m: int, e: int) -> int:
+def pack32(m: Int, e: Int) -> Int:
     """The bits of the float32 m * 2**e, which ``round32`` has made; infinity where it is too large."""
     if m == 0:
         return 0
@@ -54,13 +54,13 @@ def pack32(m: int, e: int) -> int:
 
 
 @portable
-def multiply32(am: int, ae: int, bm: int, be: int) -> tuple[int, int]:
+def multiply32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
     """The float32 product of two float32 magnitudes."""
     return round32(am * bm, ae + be)
 
 
 @portable
-def divide32(am: int, ae: int, bm: int, be: int) -> tuple[int, int]:
+def divide32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
     """The float32 quotient of two float32 magnitudes; both m have 24 bits, or am is 0."""
     quotient = (am << 30) // bm
     rest = (am << 30) - quotient * bm
@@ -68,7 +68,7 @@ def divide32(am: int, ae: int, bm: int, be: int) -> tuple[int, int]:
 
 
 @portable
-def add32(am: int, ae: int, bm: int, be: int) -> tuple[int, int]:
+def add32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
     """The float32 sum of two float32 magnitudes."""
     if am == 0 or bm == 0:
         return (bm, be) if am == 0 else (am, ae)
@@ -81,7 +81,7 @@ def add32(am: int, ae: int, bm: int, be: int) -> tuple[int, int]:
 
 
 @portable
-def to_integer(m: int, e: int, rounding: int) -> int:
+def to_integer(m: Int, e: Int, rounding: Int) -> Int:
     """m * 2**e rounded to an integer, held within +-2**62; here m has a sign. Domain: ``|m| < 2**54``."""
     if e < 0:
         return shift_right(m, min(-e, 62), rounding)
@@ -91,19 +91,19 @@ def to_integer(m: int, e: int, rounding: int) -> int:
 
 
 @portable
-def sign_of(bits: int) -> int:
+def sign_of(bits: Int) -> Int:
     """-1 where the sign bit of a float32's bits is set (given as an int32, widened), else 1."""
     return -1 if bits < 0 else 1
 
 
 @portable
-def with_sign(bits: int, sign: int) -> int:
+def with_sign(bits: Int, sign: Int) -> Int:
     """The bits of a magnitude and a sign, as an int32 holds them."""
     return bits - 2**31 if sign < 0 else bits
 
 
 @portable
-def times_float64(x: int, bits: int) -> tuple[int, int]:
+def times_float64(x: Int, bits: Int) -> tuple[Int, Int]:
     """The float64 product of an integer ``0 <= x <= 2**31`` and the positive normal float64 with these bits."""
     m = (bits & (2**52 - 1)) + 2**52
     e = ((bits >> 52) & 2047) - 1075
@@ -125,7 +125,7 @@ def times_float64(x: int, bits: int) -> tuple[int, int]:
 
 
 @portable
-def round53(x: int) -> int:
+def round53(x: Int) -> Int:
     """The nearest integer to ``x`` that float64 holds, ties to even. Domain: ``|x| < 2**63``."""
     drop = bit_length(abs(x)) - 53
     if drop <= 0:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 
 
 @portable
-def load(x: Any, i: int, k: int, t: Any, nibbles: int) -> int:
+def load(x: Any, i: Int, k: Int, t: Any, nibbles: Int) -> Int:
     """Element ``[i, k]`` of a matrix of ``t``, packed where ``t`` has 4 bits."""
     if t.bits > 4:
         return np.int64(x[i, k])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import Overflow, Rounding
 
 
 @portable
-def _round_up(x: int, quotient: int, remainder: int, whole: int, rounding: int) -> bool:
+def _round_up(x: Int, quotient: Int, remainder: Int, whole: Int, rounding: Int) -> Any:
     rest = whole - remainder
     if rounding == Rounding.TOWARD_NEGATIVE:
         return False
@@ -27,7 +27,7 @@ def _round_up(x: int, quotient: int, remainder: int, whole: int, rounding: int) 
 
 
 @portable
-def shift_right(x: int, shift: int, rounding: int) -> int:
+def shift_right(x: Int, shift: Int, rounding: Int) -> Int:
     """``x / 2**shift``, rounded. Domain: ``0 <= shift <= 62``."""
     if shift == 0:
         return x
@@ -37,7 +37,7 @@ def shift_right(x: int, shift: int, rounding: int) -> int:
 
 
 @portable
-def divide(x: int, divisor: int, rounding: int) -> int:
+def divide(x: Int, divisor: Int, rounding: Int) -> Int:
     """``x / divisor``, rounded. Domain: ``divisor > 0``."""
     quotient = x // divisor
     remainder = x - quotient * divisor
@@ -45,7 +45,7 @@ def divide(x: int, divisor: int, rounding: int) -> int:
 
 
 @portable
-def saturate(x: int, t: Any) -> int:
+def saturate(x: Int, t: Any) -> Int:
     """The nearest value to ``x`` that ``t`` can hold."""
     if x < t.qmin:
         return t.qmin
@@ -53,7 +53,7 @@ def saturate(x: int, t: Any) -> int:
 
 
 @portable
-def wrap(x: int, t: Any) -> int:
+def wrap(x: Int, t: Any) -> Int:
     """``x`` modulo ``2**bits``, in the range of ``t``. Domain: ``|x| < 2**62``."""
     if t.bits >= 63:
         return x
@@ -62,7 +62,7 @@ def wrap(x: int, t: Any) -> int:
 
 
 @portable
-def fit(x: int, t: Any, overflow: int) -> int:
+def fit(x: Int, t: Any, overflow: Int) -> Int:
     """``x`` as ``t`` holds it: wrapped or saturated."""
     if overflow == Overflow.WRAP:
         return wrap(x, t)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, unlimited
 from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.ops.activation import real_gelu
@@ -51,7 +51,7 @@ class Params(Base):
     @property
     def out_scale(self) -> float:
         """The scale of the result: negative."""
-        return self.scale * (self.scale / SQRT2) ** 2 * A * 2**ERF_SHIFT / 2
+        return self.scale * (self.scale / SQRT2) ** 2 * A * 2.0**ERF_SHIFT / 2
 
 
 def spec(x: Any, p: Params) -> Any:
@@ -61,7 +61,7 @@ def spec(x: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     q = np.int64(x.x[i, j])
     inside = min(abs(q), -p.b) + p.b  # |inside| <= 2**20
     erf = inside * inside + p.c

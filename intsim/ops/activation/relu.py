@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8
 from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.params import Limit, Params as Base, int_type, integer
@@ -25,9 +25,7 @@ class Params(Base):
     zero_point: int = integer(-(2**31), 2**31 - 1, inside="x", default=0)
     top: int = integer(-(2**31), 2**31 - 1, default=2**31 - 1)
     x: IntType = int_type(int8, uint8, int16, int32, role="operand")
-    limits: ClassVar = (
-        Limit("top >= zero_point", lambda p: p.top >= p.zero_point),
-    )
+    limits: ClassVar = (Limit("top >= zero_point", lambda p: p.top >= p.zero_point),)
 
 
 def spec(x: Any, p: Params) -> Any:
@@ -35,7 +33,7 @@ def spec(x: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     return min(max(np.int64(x.x[i, j]), p.zero_point), p.top)
 
 

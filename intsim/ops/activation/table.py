@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8
 from intsim.op import Elementwise, Op, Port
 from intsim.params import Params as Base, int_type
@@ -31,7 +31,7 @@ def spec(x: Any, table: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     return np.int64(x.table[np.int64(x.x[i, j]) - p.x.qmin])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int24, int32, uint8, unlimited
 from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.params import Params as Base, int_type, integer
@@ -37,7 +37,7 @@ def spec(a: Any, b: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     total = (np.int64(x.a[i, j]) - p.a_zero_point) + (np.int64(x.b[i, j]) - p.b_zero_point)
     return saturate(total + p.zero_point, p.dtype)
 

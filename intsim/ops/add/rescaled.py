@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8, unlimited
 from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.params import Params as Base, int_type, integer
@@ -60,7 +60,7 @@ class Params(Base):
         parts = [*_quantize(scales[0] / twice), *_quantize(scales[1] / twice), *_quantize(out)]
         if parts[5] < 31:
             raise ValueError(f"add.rescaled: the result's scale {result} is too small beside {a} and {b}")
-        return cls(*parts, **fields)
+        return cls(*parts, **fields)  # type: ignore[arg-type]  # six integers, in the order of the fields
 
 
 def spec(a: Any, b: Any, p: Params) -> Any:
@@ -71,7 +71,7 @@ def spec(a: Any, b: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     # |a - a_zero_point| < 2**16 and left_shift <= 20: 36 bits, times a multiplier of 31.
     a = multiply_by_quantized((np.int64(x.a[i, j]) - p.a_zero_point) << p.left_shift, p.a_multiplier, p.a_shift)
     b = multiply_by_quantized((np.int64(x.b[i, j]) - p.b_zero_point) << p.left_shift, p.b_multiplier, p.b_shift)
@@ -107,9 +107,11 @@ OP = register(
         oracle=Oracle(
             params=lambda scale: Params.from_scales(scale, 0.7 * scale, 1.0, dtype=unlimited),
             scales=(0.05, 4.0),
-            real=lambda a, b, p: (a * (p.a_multiplier / 2.0**p.a_shift) + b * (p.b_multiplier / 2.0**p.b_shift))
-            * (p.multiplier / 2.0**p.shift)
-            * 2.0**p.left_shift,
+            real=lambda a, b, p: (
+                (a * (p.a_multiplier / 2.0**p.a_shift) + b * (p.b_multiplier / 2.0**p.b_shift))
+                * (p.multiplier / 2.0**p.shift)
+                * 2.0**p.left_shift
+            ),
             value=lambda q, p: q,
             bound=lambda p: 1.0 + 2.0**-8,  # two roundings at the end; those of the terms are 2**-20 as large
         ),

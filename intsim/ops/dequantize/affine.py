@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, float32, int4, int8, int16, int32, uint4, uint8, uint16
 from intsim.op import Elementwise, Op, Port, Size
 from intsim.params import Params as Base, int_type, integer
@@ -35,7 +35,7 @@ def spec(q: Any, scale: Any, zero_point: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     g = j // p.group_size
     whole = np.int64(x.q[i, j]) - np.int64(x.zero_point[i, g])
     am, ae = round32(abs(whole), 0)
@@ -70,7 +70,11 @@ OP = register(
         params=Params,
         spec=spec,
         program=Elementwise(element),
-        sizes={"g": Size(derived=lambda p, size: -(-size["n"] // p.group_size), says="one scale a group_size elements of n")},
+        sizes={
+            "g": Size(
+                derived=lambda p, size: -(-size["n"] // p.group_size), says="one scale a group_size elements of n"
+            )
+        },
         examples=examples,
     )
 )

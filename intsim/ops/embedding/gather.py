@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32
 from intsim.op import Elementwise, Op, Port, Size
 from intsim.params import Params as Base, int_type
@@ -27,7 +27,7 @@ def spec(ids: Any, table: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     return np.int64(x.table[np.int64(x.ids[i]), j])
 
 

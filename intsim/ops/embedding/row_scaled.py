@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32, unlimited
 from intsim.op import Elementwise, Op, Port, Size
 from intsim.params import Params as Base, int_type, integer, rule
@@ -37,7 +37,7 @@ def spec(ids: Any, table: Any, multiplier: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     at = np.int64(x.ids[i])
     product = np.int64(x.table[at, j]) * np.int64(x.multiplier[at])  # 16 and 32 bits
     return saturate(shift_right(product, p.shift, p.rounding), p.dtype)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int24, int32, unlimited
 from intsim.op import Op, Oracle, Port, Rowwise, Size
 from intsim.ops.layernorm import LONGEST, centred
@@ -44,7 +44,7 @@ def spec(x: Any, bias: Any, p: Params) -> Any:
 
 
 @portable
-def row(i: int, x: Any, out: Any, p: Any) -> None:
+def row(i: Int, x: Any, out: Any, p: Any) -> None:
     q, y = x.x[i], out.y[i]
     n = q.shape[0]
     total = np.int64(0)
@@ -62,7 +62,9 @@ def row(i: int, x: Any, out: Any, p: Any) -> None:
 
 
 def examples() -> dict[str, Any]:
-    x = np.array([[1, 2, 4, 8, 16, 32], [7, 7, 7, 7, 7, 7], [-32768, 32767, -32768, 32767, 0, 0], [0, 0, 0, 0, 0, 1]], np.int16)
+    x = np.array(
+        [[1, 2, 4, 8, 16, 32], [7, 7, 7, 7, 7, 7], [-32768, 32767, -32768, 32767, 0, 0], [0, 0, 0, 0, 0, 1]], np.int16
+    )
     tie = np.array([[0, 1], [-1, 0], [1, 2], [-3, 0]], np.int16)
     bias = np.array([0, 1, -(2**30), 2**31 - 1, -(2**31), 5], np.int32)
     made: dict[str, Any] = {f"the mean is a tie, {r.name}": ((tie,), Params(mean_rounding=r)) for r in Rounding}
@@ -87,13 +89,15 @@ OP = register(
         oracle=Oracle(
             params=lambda scale: Params(dtype=unlimited),
             scales=(1.0, 1.0),
-            real=lambda x, bias, p: np.divide(
-                centred(x),
-                np.sqrt((centred(x) ** 2).sum(axis=-1, keepdims=True)),
-                out=np.zeros(x.shape),
-                where=np.ptp(x, axis=-1, keepdims=True) > 0,
-            )
-            + bias / 2.0**30,
+            real=lambda x, bias, p: (
+                np.divide(
+                    centred(x),
+                    np.sqrt((centred(x) ** 2).sum(axis=-1, keepdims=True)),
+                    out=np.zeros(x.shape),
+                    where=np.ptp(x, axis=-1, keepdims=True) > 0,
+                )
+                + bias / 2.0**30
+            ),
             value=lambda y, p: y / 2.0**30,
             # Half a step in the mean, and the root's floor, on rows whose norm may be as small as 1:
             bound=lambda p: 1.0,

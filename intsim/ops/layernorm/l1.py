@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int48
 from intsim.op import Op, Oracle, Port, Rowwise, Size
 from intsim.ops.layernorm import LONGEST, centred
@@ -45,7 +45,7 @@ def spec(x: Any, weight: Any, p: Params) -> Any:
 
 
 @portable
-def row(i: int, x: Any, out: Any, p: Any) -> None:
+def row(i: Int, x: Any, out: Any, p: Any) -> None:
     q, y = x.x[i], out.q[i]
     n, qmax = q.shape[0], p.dtype.qmax
     total = np.int64(0)
@@ -87,7 +87,9 @@ OP = register(
         oracle=Oracle(
             params=lambda scale: Params(),
             scales=(1.0, 1.0),
-            real=lambda x, weight, p: centred(x) * weight / np.maximum(np.abs(centred(x)).mean(axis=-1, keepdims=True), 1e-300),
+            real=lambda x, weight, p: (
+                centred(x) * weight / np.maximum(np.abs(centred(x)).mean(axis=-1, keepdims=True), 1e-300)
+            ),
             value=lambda q, top, norm, p: (
                 q * (np.maximum(top, p.dtype.qmax) / p.dtype.qmax * q.shape[-1] / norm)[:, None]
             ),

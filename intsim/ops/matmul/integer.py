@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Nibbles, Order, Overflow, int4, int8, int16, int32, uint4, uint8
 from intsim.op import Contraction, Op, Port, Size, Tuned
 from intsim.ops.matmul import ACCUMULATORS
@@ -58,19 +58,19 @@ def spec(a: Any, b: Any, bias: Any, p: Params) -> Any:
 
 
 @portable
-def start(i: int, j: int, x: Any, p: Any) -> int:
+def start(i: Int, j: Int, x: Any, p: Any) -> Int:
     return fit(np.int64(x.bias[j]), p.acc, p.overflow) if p.bias_added == Order.FIRST else np.int64(0)
 
 
 @portable
-def step(acc: int, i: int, j: int, k: int, x: Any, p: Any) -> int:
+def step(acc: Int, i: Int, j: Int, k: Int, x: Any, p: Any) -> Int:
     a = load(x.a, i, k, p.a, p.nibbles) - p.a_zero_point
     b = load(x.b, j, k, p.b, p.nibbles) - p.b_zero_point[j]
     return fit(acc + a * b, p.acc, p.overflow)
 
 
 @portable
-def finish(acc: int, i: int, j: int, x: Any, p: Any) -> int:
+def finish(acc: Int, i: Int, j: Int, x: Any, p: Any) -> Int:
     return fit(acc + np.int64(x.bias[j]), p.acc, p.overflow) if p.bias_added == Order.LAST else acc
 
 
@@ -80,7 +80,7 @@ def examples() -> dict[str, Any]:
     ramp = np.arange(-6, 6, dtype=np.int8).reshape(2, 6)
     nibbles = np.array([[0x21, 0x43, 0xF5], [0x8F, 0x70, 0x19]], np.uint8)
     bias = np.array([7, -9], np.int32)
-    acc16 = {"acc": IntType(16), "overflow": Overflow.SATURATE}
+    acc16: dict[str, Any] = {"acc": IntType(16), "overflow": Overflow.SATURATE}
     made: dict[str, Any] = {
         "extremes": ((np.vstack([low, high]), np.vstack([low, high])), Params()),
         "the order matters: saturates on the way": (
@@ -123,7 +123,11 @@ OP = register(
             Tuned(
                 "cpu",
                 "intsim.ops.matmul._cpu_blas:matmul",
-                lambda p, size: p.overflow == Overflow.WRAP and min(p.a.bits, p.b.bits) > 4 and size["m"] * size["n"] * size["k"] > 2**14,
+                lambda p, size: (
+                    p.overflow == Overflow.WRAP
+                    and min(p.a.bits, p.b.bits) > 4
+                    and size["m"] * size["n"] * size["k"] > 2**14
+                ),
             ),
         ),
     )

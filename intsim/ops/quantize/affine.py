@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, float32, unlimited
 from intsim.op import Elementwise, Op, Port, Size
 from intsim.ops.quantize import RESULTS
@@ -43,7 +43,7 @@ def spec(x: Any, scale: Any, zero_point: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     g = j // p.group_size
     bits = np.int64(x.x[i, j])
     am, ae = unpack32(bits)
@@ -78,7 +78,11 @@ OP = register(
         params=Params,
         spec=spec,
         program=Elementwise(element),
-        sizes={"g": Size(derived=lambda p, size: -(-size["n"] // p.group_size), says="one scale a group_size elements of n")},
+        sizes={
+            "g": Size(
+                derived=lambda p, size: -(-size["n"] // p.group_size), says="one scale a group_size elements of n"
+            )
+        },
         examples=examples,
     )
 )

@@ -5,8 +5,11 @@
     zero_point = saturate(round(f32(-low / scale)))
     q          = saturate(round(f32(x / scale)) + zero_point)
 
-ONNX takes the whole tensor as one row. Differs from ``dynamic_symmetric``: the range need not be
-symmetric, and the result is unsigned. Kernels compute the IEEE steps in integers.
+ONNX takes the whole tensor as one row. ONNX Runtime takes the scale 1 only where high = low, and
+divides by 0 where a range below 2**-142 makes the scale underflow.
+
+Differs from ``dynamic_symmetric``: the range need not be symmetric, and the result is unsigned.
+Kernels compute the IEEE steps in integers.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, float32, uint4, uint8
 from intsim.op import Op, Port, Rowwise, Size
 from intsim.params import Params as Base, int_type, rule
@@ -44,14 +47,14 @@ def spec(x: Any, p: Params) -> Any:
 
 
 @portable
-def _quotient(bits: int, sm: int, se: int, rounding: int) -> int:
+def _quotient(bits: Int, sm: Int, se: Int, rounding: Int) -> Int:
     am, ae = unpack32(bits)
     m, e = divide32(am, ae, sm, se)
     return to_integer(sign_of(bits) * m, e, rounding)
 
 
 @portable
-def row(i: int, x: Any, out: Any, p: Any) -> None:
+def row(i: Int, x: Any, out: Any, p: Any) -> None:
     x, q = x.x[i], out.q[i]
     low, high = np.int64(0), np.int64(0)  # magnitudes, as bits
     for j in range(x.shape[0]):
@@ -78,10 +81,12 @@ def row(i: int, x: Any, out: Any, p: Any) -> None:
 
 
 def examples() -> dict[str, Any]:
-    x = np.array(
-        [[-1, 0.5, 254, 1.5, 3], [0.1, 0.2, 0.3, 0.7, 0.9], [-1, -2, -3, -4, -0.5], [0] * 5, [2e38, -2e38, 1, 0, 9], [1e-45] * 5]
-    )
-    return {"ties; positive; negative; zero; an infinite range; subnormal": ((x.astype(np.float32),), Params())}
+    ties = [[-1, 0.5, 254, 1.5, 3], [0.1, 0.2, 0.3, 0.7, 0.9], [-1, -2, -3, -4, -0.5], [0, 0, 0, -0.0, 0]]
+    return {
+        "ties; positive; negative; zero": ((np.array(ties, np.float32),), Params()),
+        "an infinite range": ((np.array([[2e38, -2e38, 1, 0, 9]], np.float32),), Params()),
+        "a range so small that the scale underflows": ((np.full((1, 5), 1e-45, np.float32),), Params()),
+    }
 
 
 OP = register(
@@ -90,7 +95,11 @@ OP = register(
         version=1,
         cites="ONNX DynamicQuantizeLinear-11; microsoft/onnxruntime core/util/qmath.h",
         inputs=(Port("x", "m n", float32, numbers="finite"),),
-        outputs=(Port("q", "m n", lambda p: p.dtype), Port("scale", "m", float32), Port("zero_point", "m", lambda p: p.dtype)),
+        outputs=(
+            Port("q", "m n", lambda p: p.dtype),
+            Port("scale", "m", float32),
+            Port("zero_point", "m", lambda p: p.dtype),
+        ),
         params=Params,
         spec=spec,
         program=Rowwise(row),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, float32, int4, int8, int8_narrow, int16
 from intsim.op import Op, Port, Rowwise, Size
 from intsim.params import Params as Base, int_type, rule
@@ -39,7 +39,7 @@ def spec(x: Any, p: Params) -> Any:
 
 
 @portable
-def row(i: int, x: Any, out: Any, p: Any) -> None:
+def row(i: Int, x: Any, out: Any, p: Any) -> None:
     x, q = x.x[i], out.q[i]
     top = np.int64(0)  # without their sign, the bits of floats are in the order of the floats
     for j in range(x.shape[0]):
@@ -59,7 +59,15 @@ def row(i: int, x: Any, out: Any, p: Any) -> None:
 
 
 def examples() -> dict[str, Any]:
-    x = np.array([[0.5, -1.5, 2.5, 127, -127], [1, 2, 3, -4, 0.1], [0, 0, -0.0, 0, 0], [1e-45, 0, 0, 0, -1e-45], [3e38, -3e38, 1, 0, 2]])
+    x = np.array(
+        [
+            [0.5, -1.5, 2.5, 127, -127],
+            [1, 2, 3, -4, 0.1],
+            [0, 0, -0.0, 0, 0],
+            [1e-45, 0, 0, 0, -1e-45],
+            [3e38, -3e38, 1, 0, 2],
+        ]
+    )
     return {"ties; ordinary; zero; subnormal; huge": ((x.astype(np.float32),), Params())}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int4, int8, int16
 from intsim.op import Op, Port, Rowwise, Size
 from intsim.params import Params as Base, int_type, rule
@@ -37,7 +37,7 @@ def spec(x: Any, p: Params) -> Any:
 
 
 @portable
-def row(i: int, x: Any, out: Any, p: Any) -> None:
+def row(i: Int, x: Any, out: Any, p: Any) -> None:
     x, q = x.x[i], out.q[i]
     top = np.int64(1)
     for j in range(x.shape[0]):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8
 from intsim.op import Op, Port, Rowwise, Size
 from intsim.params import Params as Base, int_type
@@ -28,12 +28,12 @@ def spec(x: Any, stop: Any, p: Params) -> Any:
 
 
 @portable
-def row(i: int, x: Any, out: Any, p: Any) -> None:
+def row(i: Int, x: Any, out: Any, p: Any) -> None:
     best = 0
     for j in range(1, np.int64(x.stop[i])):
         if x.x[i, j] > x.x[i, best]:
             best = j
-    out.index[i] = best
+    out.position[i] = best
 
 
 def examples() -> dict[str, Any]:
@@ -47,7 +47,7 @@ OP = register(
         version=1,
         cites="ONNX ArgMax-13 (select_last_index 0); TOSA 1.0 ARGMAX",
         inputs=(Port("x", "m n", lambda p: p.x), Port("stop", "m", int32, fill="n", upto="n")),
-        outputs=(Port("index", "m", int32),),
+        outputs=(Port("position", "m", int32),),
         params=Params,
         spec=spec,
         program=Rowwise(row),

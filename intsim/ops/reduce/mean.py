@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32, unlimited
 from intsim.op import Elementwise, Op, Oracle, Port, Size
 from intsim.params import Params as Base, int_type, integer, rule
@@ -41,7 +41,7 @@ def spec(x: Any, stop: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     stop = np.int64(x.stop[i])
     total = np.int64(0)
     for t in range(stop):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int32
 from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.ops.requantize import RESULTS, multiplier_and_shift
@@ -41,11 +41,13 @@ class Params(Base):
 
 def spec(acc: Any, p: Params) -> Any:
     product = acc.astype(np.float64) * p.multiplier.astype(np.float64)
-    return rounding.saturate(ieee.to_integer(product / 2.0 ** p.shift.astype(np.float64), Rounding.TIES_TO_EVEN) + p.zero_point, p.dtype)
+    return rounding.saturate(
+        ieee.to_integer(product / 2.0 ** p.shift.astype(np.float64), Rounding.TIES_TO_EVEN) + p.zero_point, p.dtype
+    )
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     product = round53(np.int64(x.acc[i, j]) * p.multiplier[j])  # |acc| <= 2**31, multiplier < 2**31: 62 bits
     return saturate(shift_right(product, p.shift[j], Rounding.TIES_TO_EVEN) + p.zero_point[j], p.dtype)
 
@@ -62,7 +64,7 @@ OP = register(
     Op(
         name="requantize.dyadic",
         version=1,
-        cites="Yao et al. 2021 (HAWQ-V3, arXiv 2011.10680); Zhen-Dong/HAWQ fixedpoint_fn; kssteven418/I-BERT quant_utils.py",
+        cites="Yao et al. 2021 (HAWQ-V3, arXiv 2011.10680); Zhen-Dong/HAWQ fixedpoint_fn; kssteven418/I-BERT",
         inputs=(Port("acc", "m n", int32),),
         outputs=(Port("q", "m n", lambda p: p.dtype),),
         params=Params,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int32
 from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.ops.requantize import RESULTS
@@ -55,7 +55,7 @@ def spec(acc: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     acc = np.int64(x.acc[i, j])
     am, ae = round32(abs(acc), 0)
     bm, be = unpack32(p.multiplier_bits[j])

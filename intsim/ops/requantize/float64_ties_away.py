@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int32
 from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.ops.requantize import RESULTS
@@ -47,7 +47,7 @@ def spec(acc: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     acc = np.int64(x.acc[i, j])
     m, e = times_float64(abs(acc), p.multiplier_bits[j])
     whole = to_integer(-m if acc < 0 else m, e, Rounding.TIES_TO_AWAY)

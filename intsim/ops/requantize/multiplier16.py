@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int32, int48
 from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.ops.requantize import RESULTS, multiplier_and_shift
@@ -49,7 +49,7 @@ def spec(acc: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     reduced = min((p.multiplier[j] + 32768) >> 16, 32767)
     # |acc| <= 2**47 and reduced < 2**15: the product fits 62 bits.
     whole = shift_right(np.int64(x.acc[i, j]) * reduced, p.shift[j] - 16, Rounding.TIES_TO_POSITIVE)
@@ -68,7 +68,7 @@ OP = register(
     Op(
         name="requantize.multiplier16",
         version=1,
-        cites="google-ai-edge/LiteRT tflite/kernels/internal/common.cc (int64 form); ARM-software/CMSIS-NN arm_nn_requantize_s64",
+        cites="google-ai-edge/LiteRT tflite/kernels/internal/common.cc; ARM-software/CMSIS-NN arm_nn_requantize_s64",
         inputs=(Port("acc", "m n", int48),),
         outputs=(Port("q", "m n", lambda p: p.dtype),),
         params=Params,

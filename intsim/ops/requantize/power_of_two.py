@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int32
 from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.ops.requantize import RESULTS
@@ -46,7 +46,7 @@ def spec(acc: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     return saturate(shift_right(np.int64(x.acc[i, j]), p.shift[j], p.rounding) + p.zero_point[j], p.dtype)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int16, int32
 from intsim.op import Elementwise, Op, Port
 from intsim.ops.requantize import RESULTS
@@ -40,7 +40,7 @@ def spec(acc: Any, row: Any, column: Any, bias: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     # |acc| <= 2**31, |row| <= 2**15, |column| <= 2**15: the product fits 62 bits.
     product = np.int64(x.acc[i, j]) * np.int64(x.row[i]) * np.int64(x.column[j])
     return saturate(shift_right(product, p.shift, p.rounding) + np.int64(x.bias[j]), p.dtype)
@@ -50,7 +50,9 @@ def examples() -> dict[str, Any]:
     acc = np.array([[-24, -8, 8, 24], [-(2**31), 2**31 - 1, -1, 1]], np.int32)
     row, column = np.array([1, 2**15 - 1], np.int16), np.array([1, 3, -(2**15), 2**15 - 1], np.int16)
     bias = np.array([0, -7, 2**31 - 1, -(2**31)], np.int32)
-    made: dict[str, Any] = {f"ties, {r.name}": ((acc, row, column), Params(4, dtype=int32, rounding=r)) for r in Rounding}
+    made: dict[str, Any] = {
+        f"ties, {r.name}": ((acc, row, column), Params(4, dtype=int32, rounding=r)) for r in Rounding
+    }
     made["extremes and a bias"] = ((acc, row, column, bias), Params(30, dtype=int16))
     return made
 

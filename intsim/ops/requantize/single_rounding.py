@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Order, Rounding, int8, int32
 from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.ops.requantize import RESULTS, multiplier_and_shift
@@ -37,8 +37,12 @@ class Params(Base):
     limits: ClassVar = (
         Limit(
             "|multiplier| <= 2**30, |zero_point| <= 2**15 and shift <= 46 where zero_point_added is FIRST",
-            lambda p: p.zero_point_added == Order.LAST
-            or bool((abs(p.multiplier) <= 2**30).all() and (abs(p.zero_point) <= 2**15).all() and (p.shift <= 46).all()),
+            lambda p: (
+                p.zero_point_added == Order.LAST
+                or bool(
+                    (abs(p.multiplier) <= 2**30).all() and (abs(p.zero_point) <= 2**15).all() and (p.shift <= 46).all()
+                )
+            ),
         ),
     )
 
@@ -59,7 +63,7 @@ def spec(acc: Any, p: Params) -> Any:
 
 
 @portable
-def requantize(acc: int, j: int, p: Any) -> int:
+def requantize(acc: Int, j: Int, p: Any) -> Int:
     # |acc| <= 2**31 and |multiplier| < 2**31, so the product needs 63 bits (C1).
     product = acc * p.multiplier[j]
     if p.zero_point_added == Order.FIRST:
@@ -68,7 +72,7 @@ def requantize(acc: int, j: int, p: Any) -> int:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     return requantize(np.int64(x.acc[i, j]), j, p)
 
 

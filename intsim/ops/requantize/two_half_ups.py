@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int32
 from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.ops.requantize import RESULTS, multiplier_and_shift
@@ -49,7 +49,7 @@ def spec(acc: Any, p: Params) -> Any:
 
 
 @portable
-def element(i: int, j: int, x: Any, p: Any) -> int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     acc, shift = np.int64(x.acc[i, j]), p.shift[j]
     if shift < 31:
         acc, shift = wrap32(acc << (31 - shift)), np.int64(31)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8
 from intsim.op import Op, Oracle, Port, Rowwise, Size
 from intsim.ops.softmax import real_softmax
@@ -80,12 +80,12 @@ def spec(q: Any, stop: Any, p: Params) -> Any:
 
 
 @portable
-def _exp(d: int, p: Any) -> int:
+def _exp(d: Int, p: Any) -> Int:
     return exp_of_negative(multiply_by_quantized(d, p.multiplier, p.shift), 5)
 
 
 @portable
-def row(i: int, x: Any, out: Any, p: Any) -> None:
+def row(i: Int, x: Any, out: Any, p: Any) -> None:
     q, stop, y = x.q[i], np.int64(x.stop[i]), out.probability[i]
     diff_min = -((31 << 26) >> (31 - p.shift))
     top = np.int64(q[0])
@@ -109,7 +109,20 @@ def row(i: int, x: Any, out: Any, p: Any) -> None:
 def examples() -> dict[str, Any]:
     q = np.array([[-128, 127, 126, 0, 100], [5, 5, 5, 5, 5], [-128, -128, 127, -100, -1]], np.int8)
     stop = np.array([1, 3, 5], np.int32)
+    equal, ends = np.zeros((16, 16), np.int8), np.arange(1, 17, dtype=np.int32)
+    ramp = np.tile(np.arange(-128, 128, 4, dtype=np.int8), (6, 1))
     return {
+        "totals from 1 to 16, to 16 bits: every stretch of the reciprocal": (
+            (equal, ends),
+            Params.from_scale(0.1, dtype=int16),
+        ),
+        **{
+            f"a ramp at scale {scale}, to 16 bits: every factor of the exponential": (
+                (ramp, np.arange(1, 65, 12, dtype=np.int32)[:6]),
+                Params.from_scale(scale, dtype=int16),
+            )
+            for scale in (0.003, 0.013, 0.06, 0.2)
+        },
         "ordinary scale": ((q,), Params.from_scale(0.1)),
         "a scale at which most elements fall below diff_min": ((q,), Params.from_scale(3.0)),
         "the multiplier is capped": ((q,), Params.from_scale(100.0)),
@@ -122,7 +135,7 @@ OP = register(
     Op(
         name="softmax.gemmlowp",
         version=1,
-        cites="google-ai-edge/LiteRT tflite/kernels/internal/reference/softmax.h; google/gemmlowp fixedpoint/fixedpoint.h",
+        cites="google-ai-edge/LiteRT tflite/kernels/internal/reference/softmax.h; google/gemmlowp fixedpoint.h",
         inputs=(Port("q", "m n", lambda p: p.q), Port("stop", "m", int32, fill="n", upto="n")),
         outputs=(Port("probability", "m n", lambda p: p.dtype),),
         params=Params,
@@ -136,7 +149,7 @@ OP = register(
             real=lambda q, stop, p: real_softmax(q * p.scale, stop),
             value=lambda out, p: (out - p.dtype.qmin) / 2.0**p.dtype.bits,
             # half a step of the result, what falls below diff_min, and the roundings of the total
-            bound=lambda p: 2.0 ** -p.dtype.bits * 2 + 2.0**-12,
+            bound=lambda p: 2.0**-p.dtype.bits * 2 + 2.0**-12,
         ),
     )
 )

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32
 from intsim.op import Op, Oracle, Port, Rowwise, Size
 from intsim.ops.softmax import LONGEST, real_softmax
@@ -59,14 +59,14 @@ def spec(q: Any, stop: Any, p: Params) -> Any:
 
 
 @portable
-def integer_exp(q: int, p: Any) -> int:
+def integer_exp(q: Int, p: Any) -> Int:
     z = -q // p.ln2
     r = q + z * p.ln2
     return ((r + p.b) * (r + p.b) + p.c) >> min(z, 62)  # not ** 2: numba-cuda takes that through float64
 
 
 @portable
-def softmax(q: Any, stop: int, out: Any, p: Any) -> None:
+def softmax(q: Any, stop: Int, out: Any, p: Any) -> None:
     top = np.int64(q[0])
     for j in range(1, stop):
         top = max(top, np.int64(q[j]))
@@ -81,13 +81,15 @@ def softmax(q: Any, stop: int, out: Any, p: Any) -> None:
 
 
 @portable
-def row(i: int, x: Any, out: Any, p: Any) -> None:
+def row(i: Int, x: Any, out: Any, p: Any) -> None:
     softmax(x.q[i], np.int64(x.stop[i]), out.probability[i], p)
 
 
 def examples() -> dict[str, Any]:
     q = np.array([[0, 0, 0, 0], [0, -14, -1000, -32767], [32767, 32767, -32768, 0], [3, 1, 0, 2]], np.int16)
-    made: dict[str, Any] = {f"equal, far apart, extreme; {r.name}": ((q,), Params.from_scale(0.05, rounding=r)) for r in Rounding}
+    made: dict[str, Any] = {
+        f"equal, far apart, extreme; {r.name}": ((q,), Params.from_scale(0.05, rounding=r)) for r in Rounding
+    }
     made["masked"] = ((q, np.array([1, 2, 3, 4], np.int32)), Params.from_scale(0.05, out_bits=16))
     made["int8"] = ((np.array([[-128, 127, 126, 0]], np.int8),), Params.from_scale(0.1, q=int8))
     return made

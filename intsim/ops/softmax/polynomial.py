@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import portable
+from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32
 from intsim.op import Op, Oracle, Port, Rowwise, Size
 from intsim.ops.softmax import LONGEST
@@ -62,7 +62,7 @@ def spec(q: Any, stop: Any, p: Params) -> Any:
 
 
 @portable
-def _power(r: int, degree: int) -> int:
+def _power(r: Int, degree: Int) -> Int:
     product = r
     for _ in range(1, degree):
         product *= r
@@ -70,14 +70,14 @@ def _power(r: int, degree: int) -> int:
 
 
 @portable
-def _weight(q: int, top: int, p: Any) -> int:
+def _weight(q: Int, top: Int, p: Any) -> Int:
     r = divide(max(q + p.b, 0) * TOP, top, Rounding.TIES_TO_EVEN)
     delta_root = divide(p.delta_root * TOP, top, Rounding.TIES_TO_EVEN)
     return _power(r, p.degree) + _power(delta_root, p.degree)  # at most 2 * 127**4 < 2**29
 
 
 @portable
-def row(i: int, x: Any, out: Any, p: Any) -> None:
+def row(i: Int, x: Any, out: Any, p: Any) -> None:
     q, stop, y = x.q[i], np.int64(x.stop[i]), out.probability[i]
     top = max(np.int64(TOP), p.delta_root)
     for j in range(stop):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def matmul() -> Iterator[Case]:
     op = product.OP
     for a, b in SIGNS:
         name = _letters(a, b)
-        odd = {"a_zero_point": a.qmin + 131, "b_zero_point": b.qmin + 77, "a": a, "b": b}
+        odd: dict[str, Any] = {"a_zero_point": a.qmin + 131, "b_zero_point": b.qmin + 77, "a": a, "b": b}
         rows, columns = _bytes(f"{name} a", 33, 1031).view(a.storage), _bytes(f"{name} b", 50, 1031).view(b.storage)
         yield make(
             op, f"ort-{name}-long", "1031 terms: many vectors and a tail", (rows, columns), product.Params(**odd)
@@ -147,10 +148,10 @@ def dequantize() -> Iterator[Case]:
         step = 2**t.bits // 5003 | 1  # odd, so that the low bits vary
         every = np.arange(t.qmin, t.qmax + 1, step).astype(t.storage)[None, :6000]
         z = np.array([[odd]], np.int32)
-        for slug, scale in (("tenth", 0.1), ("subnormal", 1e-42), ("smallest", 1e-45), ("huge", 3e36)):
+        for slug, size in (("tenth", 0.1), ("subnormal", 1e-42), ("smallest", 1e-45), ("huge", 3e36)):
             why = "values of the whole range; products that round, underflow or overflow"
-            arrays = (every, np.array([[scale]], np.float32), z)
-            yield make(op, f"ort-{t}-{slug}", why, arrays, to_real.Params(q=t))
+            whole = (every, np.array([[size]], np.float32), z)
+            yield make(op, f"ort-{t}-{slug}", why, whole, to_real.Params(q=t))
         q = np.resize(every, (5, 37))
         for group in (1, 3, 16, 36, 37):
             groups = -(-37 // group)

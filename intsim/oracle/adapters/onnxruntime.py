@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,19 +105,19 @@ class Backend:
                 {"matmul.a": (a,), "matmul.b": (b,), "requantize.dtype": (y,), "requantize.zero_point": zero_points[y]},
                 cases=20,
                 longest=40,
-                directed=lambda types=(a, b, y): own.qlinear(*types),
+                directed=partial(own.qlinear, a, b, y),
             )
             for a, b, y in QLINEAR
         ]
         eight = (int8, uint8)
-        wrapping = {"acc": (int32,), "overflow": (Overflow.WRAP,)}
-        even = {"rounding": (Rounding.TIES_TO_EVEN,)}
+        wrapping: dict[str, Any] = {"acc": (int32,), "overflow": (Overflow.WRAP,)}
+        even: dict[str, Any] = {"rounding": (Rounding.TIES_TO_EVEN,)}
         return [
-            Capability("matmul.integer", {"a": eight, "b": eight} | wrapping, 60, 40, own.matmul),
+            Capability("matmul.integer", wrapping | {"a": eight, "b": eight}, 60, 40, own.matmul),
             *products,
-            Capability("quantize.affine", {"dtype": QUANTIZED} | even, 80, 40, own.quantize),
+            Capability("quantize.affine", even | {"dtype": QUANTIZED}, 80, 40, own.quantize),
             Capability("dequantize.affine", {"q": (*QUANTIZED, int32)}, 80, 40, own.dequantize),
-            Capability("quantize.dynamic_asymmetric", {"dtype": (uint8,)} | even, 40, 40, own.dynamic),
+            Capability("quantize.dynamic_asymmetric", even | {"dtype": (uint8,)}, 40, 40, own.dynamic),
         ]
 
     def versions(self) -> Mapping[str, str]:
@@ -136,7 +136,8 @@ class Backend:
             raise Unsupported(f"no ONNX node computes {case.op.name}")
         return served[case.op.name](case)
 
-    def _node(self, kind: str, operands: Sequence[Operand | None], *results: str, **attributes: Any) -> list[Array]:
+    def node(self, kind: str, operands: Sequence[Operand | None], *results: str, **attributes: Any) -> list[Array]:
+        """The results of one node; a subclass may take them from another runtime of ONNX models."""
         shapes = tuple(o and (o.type, o.values.ndim, o.constant) for o in operands)
         key = (kind, shapes, results, tuple(attributes.items()))
         fixed = any(o is not None and o.constant for o in operands)  # a constant makes a model of its own
@@ -161,7 +162,7 @@ class Backend:
             Operand.of(np.array(p.a_zero_point, p.a.storage), p.a),
             Operand.of(np.array(zero_point, p.b.storage), p.b, constant=self.constant_weights),
         ]
-        return self._node("MatMulInteger", operands, "INT32")[0]
+        return self.node("MatMulInteger", operands, "INT32")[0]
 
     def _qlinear(self, case: Case) -> Array:
         p, r = case.params.matmul, case.params.requantize
@@ -187,7 +188,7 @@ class Backend:
             one,
             Operand.of(np.array(r.zero_point[0], r.dtype.storage), r.dtype, constant=True),
         ]
-        return self._node("QLinearMatMul", operands, str(r.dtype).upper())[0]
+        return self.node("QLinearMatMul", operands, str(r.dtype).upper())[0]
 
     def _quantize(self, case: Case) -> Array:
         t = case.params.dtype
@@ -195,18 +196,18 @@ class Backend:
             raise Unsupported("QuantizeLinear rounds ties to even")
         _check_fits(case.zero_point, t)
         scale, zero_point, attributes = _granularity(case)
-        if t.bits == 4 and _quotient_leaves_int32(case):
+        if t.bits == 4 and quotient_leaves_int32(case):
             # In 1.31.1 on x86 the scalar code of the 4-bit kernel (odd ends of a row, all of a short block)
             # gives the lowest value for +infinity; the vector code saturates, as the 8- and 16-bit kernels do.
             raise Unsupported(
-                "ONNX Runtime casts a quotient to int32 before it saturates to 4 bits: undefined at 2**31"
+                "ONNX Runtime casts a quotient to int32 before it saturates to 4 bits: undefined from 2**31 on"
             )
         operands = [
             Operand.of(case.x, "FLOAT"),
             Operand.of(scale, "FLOAT"),
             Operand.of(zero_point.astype(t.storage), t),
         ]
-        return self._node("QuantizeLinear", operands, str(t).upper(), **attributes)[0].astype(t.storage)
+        return self.node("QuantizeLinear", operands, str(t).upper(), **attributes)[0].astype(t.storage)
 
     def _dequantize(self, case: Case) -> Array:
         t = case.params.q
@@ -216,7 +217,7 @@ class Backend:
         _check_fits(zero_point, t)
         given = None if t == int32 else Operand.of(zero_point.astype(t.storage), t)
         operands = [Operand.of(case.q, t), Operand.of(scale, "FLOAT"), given]
-        return self._node("DequantizeLinear", operands, "FLOAT", **attributes)[0]
+        return self.node("DequantizeLinear", operands, "FLOAT", **attributes)[0]
 
     def _dynamic(self, case: Case) -> tuple[Array, ...]:
         p = case.params
@@ -225,9 +226,8 @@ class Backend:
         if _scale_underflows(case.x):
             # In 1.31.1 on x86 the scale is then 0, the zero point 255, and 0 / 0 becomes 0.
             raise Unsupported("ONNX Runtime divides by a scale of 0 where a range is not 0 but below 2**-142")
-        rows = [
-            self._node("DynamicQuantizeLinear", [Operand.of(x, "FLOAT")], "UINT8", "FLOAT", "UINT8") for x in case.x
-        ]
+        results = ("UINT8", "FLOAT", "UINT8")
+        rows = [self.node("DynamicQuantizeLinear", [Operand.of(x, "FLOAT")], *results) for x in case.x]
         q, scale, zero_point = (np.stack(part) for part in zip(*rows, strict=True))
         return q, scale, zero_point
 
@@ -249,7 +249,8 @@ def _check_fits(zero_point: Array, t: IntType) -> None:
         raise Unsupported(f"an ONNX zero point is a value of the quantized type, {t}")
 
 
-def _quotient_leaves_int32(case: Case) -> bool:
+def quotient_leaves_int32(case: Case) -> bool:
+    """Whether an element of a ``quantize.affine`` case is 2**31 steps or more away from 0."""
     group = np.arange(case.x.shape[1]) // case.params.group_size
     with np.errstate(over="ignore", under="ignore"):
         return bool((np.abs(case.x / case.scale[:, group]) >= 2.0**31).any())
@@ -272,7 +273,10 @@ def _granularity(case: Case) -> tuple[Array, Array, dict[str, int]]:
 
 
 def _check_product(p: Any, a: Array, b: Array) -> None:
-    """Refuses what the processor, not the runtime's arithmetic, decides: see ``pairs_saturate``."""
+    if (p.acc, p.overflow) != (int32, Overflow.WRAP):
+        raise Unsupported(f"the accumulator is int32 and wraps, not {p.acc} with {p.overflow.name}")
+    if {p.a, p.b} - {int8, uint8}:
+        raise Unsupported(f"a product has operands of 8 bits, not {p.a} and {p.b}")
     if (p.a, p.b) == (uint8, int8) and pairs_saturate() and _pair_leaves_int16(a, b):
         raise Unsupported(
             "on this processor (x86 without VNNI) ONNX Runtime adds pairs of uint8-int8 products in saturating "
