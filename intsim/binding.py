@@ -182,11 +182,12 @@ def kernel_view(a: Array) -> Array:
     Numba compiles anew for read-only arrays. A program never writes to an input, so a view that
     does not carry the mark is safe, and copies nothing.
     """
-    if a.dtype == np.float32:
-        a = a.view(np.int32)
-    if not a.flags.writeable:
-        a = np.asarray(_Unmarked(a))
-    return a
+    return writable_view(a.view(np.int32) if a.dtype == np.float32 else a)
+
+
+def writable_view(a: Array) -> Array:
+    """``a`` without the mark that it is read-only; the memory is the same."""
+    return a if a.flags.writeable else np.asarray(_Unmarked(a))
 
 
 class _Unmarked:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.binding import Array, Bound, bind, fold, foldable, in_type, kernel_view
+from intsim.binding import Array, Bound, bind, fold, foldable, in_type, kernel_view, writable_view
 from intsim.flags import Flags, flags_of
 from intsim.numerics import IntType
 from intsim.op import Composition, Contraction, Elementwise, Op
@@ -106,6 +106,7 @@ class Prepared:
         op.check(p)
         self.op, self.p, self.backend, self.tuned = op, p, backend, tuned
         self._records: dict[tuple[tuple[str, int], ...], Any] = {}
+        self._kernel: Callable[..., None] | None = None
         self._wide = widen(p, object if backend == "exact" else np.int64)
 
     def __call__(self, *arrays: Any) -> Any:
@@ -128,8 +129,8 @@ class Prepared:
 
     def _looped(self, bound: Bound) -> tuple[Array, ...]:
         out = tuple(self._empty(port, bound) for port in self.op.outputs)
-        cores = [
-            np.broadcast_to(a, bound.loop + a.shape[a.ndim - len(port.core) :])
+        cores = [  # a broadcast is marked read-only: unmarked once here, not once a slice
+            writable_view(np.broadcast_to(a, bound.loop + a.shape[a.ndim - len(port.core) :]))
             for port, a in zip(self.op.inputs, bound.arrays, strict=True)
         ]
         for at in np.ndindex(bound.loop):
@@ -184,6 +185,8 @@ class Prepared:
         if fast is not None:
             fast(x, y, rec)
         else:
-            kernel = importlib.import_module(f"intsim.backends.{self.backend}").compile(op.name, op.program)
-            kernel(x, y, rec, size[op.program.over] if isinstance(op.program, Contraction) else 0)
+            if self._kernel is None:
+                self._kernel = importlib.import_module(f"intsim.backends.{self.backend}").compile(op.name, op.program)
+            assert self._kernel is not None
+            self._kernel(x, y, rec, size[op.program.over] if isinstance(op.program, Contraction) else 0)
         return made

@@ -156,8 +156,9 @@ def text(op: Op) -> str:
 def build(folder: Path, *, replace: bool = False, ops: tuple[Op, ...] | None = None) -> list[str]:
     """Writes the golden files of all ops and the index; returns the names of the files that are new or changed.
 
-    Raises GoldenError where a file of this version exists with other content: a changed output bit
-    is a new version. ``replace`` allows it, for versions that nobody has yet.
+    Raises GoldenError where a case of a version that exists would change or go: a changed output bit
+    is a new version. ``replace`` allows it, for versions that nobody has yet. New cases and other
+    words are no change.
     """
     changed = []
     texts = {file_name(op): text(op) for op in (registry.all_ops() if ops is None else ops)}
@@ -167,7 +168,11 @@ def build(folder: Path, *, replace: bool = False, ops: tuple[Op, ...] | None = N
         if old == content:
             continue
         if old is not None and not replace:
-            raise GoldenError(f"{path} would change: raise the op's version, or pass --replace while nobody has it")
+            lost = [id_ for id_, case in _essence(path, old).items() if _essence(path, content).get(id_) != case]
+            if lost:
+                raise GoldenError(
+                    f"{path}: {lost[0]} would change or go: raise the op's version, or pass --replace while nobody has it"
+                )
         changed.append(name)
     for name in changed:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -176,6 +181,12 @@ def build(folder: Path, *, replace: bool = False, ops: tuple[Op, ...] | None = N
     _write(folder / "INDEX.json", json.dumps({"schema": SCHEMA, "sha256": hashes}, indent=1) + "\n")
     _read_index.cache_clear()
     return changed
+
+
+def _essence(path: Path, content: str) -> dict[str, Any]:
+    """What must not change: parameters, inputs and outputs of each case, by id."""
+    listed = _json(path, content.encode())["cases"]
+    return {case["id"]: (case["params"], case["inputs"], case["outputs"]) for case in listed}
 
 
 def _write(path: Path, content: str) -> None:

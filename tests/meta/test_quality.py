@@ -41,3 +41,11 @@ def test_every_file_reads_in_one_sitting() -> None:
 def test_nothing_is_called_after_what_it_is_not() -> None:
     vague = {"utils", "helpers", "common", "misc"}
     assert not [p for p in (ROOT / "intsim").rglob("*.py") if p.stem in vague]
+
+
+def test_every_package_is_listed_for_the_wheel() -> None:
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "intsim").rglob("*.py")}
+    assert set(listed) == folders | {"intsim.reference_outputs"}

@@ -48,7 +48,7 @@ def test_the_bias_that_values_lose_comes_back(checkpoint: Any, texts: Any) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["value.weight", "up.weight", "output.gamma", "query.weight query.bias", "down.weight"]
+    "name", ["value.weight", "up.weight", "output.gamma", "query.weight query.bias key.weight key.bias", "down.weight"]
 )
 def test_dead_channels_and_dead_maps(checkpoint: Any, sentences: list[Any], texts: Any, name: str) -> None:
     for rows in (slice(2, 3), slice(None)):

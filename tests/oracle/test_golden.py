@@ -57,7 +57,7 @@ def test_building_twice_gives_the_committed_bytes(tmp_path: Path) -> None:
 
 
 def test_a_published_file_is_not_overwritten(folder: Path) -> None:
-    edit(folder, lambda content: content["cases"].pop())
+    edit(folder, lambda content: content["cases"][0]["outputs"]["q"]["data"].__setitem__(0, 5))
     before = (folder / FILE).read_bytes()
     refused = invoke("build", "--folder", folder)
     assert refused.exit_code == 4
@@ -65,6 +65,16 @@ def test_a_published_file_is_not_overwritten(folder: Path) -> None:
     assert (folder / FILE).read_bytes() == before
     assert "1 files new or changed" in invoke("build", "--folder", folder, "--replace").output
     assert invoke("check", "--folder", folder, "--backend", "reference").exit_code == 0
+
+
+def test_more_cases_and_other_words_are_no_change(folder: Path) -> None:
+    def change(content: Any) -> None:
+        content["cases"].pop()
+        content["cases"][0]["comment"] = "other words"
+
+    edit(folder, change)
+    assert "1 files new or changed" in invoke("build", "--folder", folder).output
+    assert (folder / FILE).read_text() == golden.text(get("requantize.single_rounding"))
 
 
 def test_check_replays_every_backend(folder: Path) -> None:

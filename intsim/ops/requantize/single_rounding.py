@@ -63,17 +63,12 @@ def spec(acc: Any, p: Params) -> Any:
 
 
 @portable
-def requantize(acc: Int, j: Int, p: Any) -> Int:
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     # |acc| <= 2**31 and |multiplier| < 2**31, so the product needs 63 bits (C1).
-    product = acc * p.multiplier[j]
+    product = np.int64(x.acc[i, j]) * p.multiplier[j]
     if p.zero_point_added == Order.FIRST:
         return saturate(shift_right(product + (p.zero_point[j] << p.shift[j]), p.shift[j], p.rounding), p.dtype)
     return saturate(shift_right(product, p.shift[j], p.rounding) + p.zero_point[j], p.dtype)
-
-
-@portable
-def element(i: Int, j: Int, x: Any, p: Any) -> Int:
-    return requantize(np.int64(x.acc[i, j]), j, p)
 
 
 def examples() -> dict[str, Any]:

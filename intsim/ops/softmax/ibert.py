@@ -41,9 +41,9 @@ class Params(Base):
 
     @classmethod
     def from_scale(cls, scale: float, **fields: Any) -> Params:
-        """The parameters for inputs ``real = scale * q``; scale: a float in [3e-6, 0.69]."""
-        if not 3e-6 <= scale <= math.log(2):
-            raise ValueError(f"softmax.ibert: scale is in [3e-6, 0.69], got {scale}")
+        """The parameters for inputs ``real = scale * q``; scale: a float in [6e-6, 0.69]."""
+        if not 6e-6 <= scale <= math.log(2):
+            raise ValueError(f"softmax.ibert: scale is in [6e-6, 0.69], got {scale}")
         ln2, b, c = math.log(2) / scale, B / scale, C / (A * scale**2)
         return cls(math.floor(ln2), math.floor(b), math.floor(c), scale=scale, **fields)
 
