@@ -12,14 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
-import numpy as np
-
+from intsim.backends.widening import is_small, widened
 from intsim.compiling import kernel
 from intsim.op import Contraction, Elementwise, Program, Rowwise
 
 THREADS = os.cpu_count() or 1
 WORTH_A_THREAD = 1 << 15  # steps: below this, handing work to a thread costs more than the work
-SMALL = 1 << 14  # elements: up to here arrays are widened to int64, so that one compiled kernel serves all types
 
 Kernel = Callable[..., None]
 
@@ -38,11 +36,8 @@ def compile(name: str, program: Program) -> Kernel:
             raise TypeError(f"{name} is a composition: its stages have kernels, it has none")
 
     def launch(x: Any, out: Any, p: Any, size: int) -> None:
-        if max(a.size for a in (*x, *out)) <= SMALL:
-            wide = type(out)(*(np.empty(a.shape, np.int64) for a in out))
-            rows(type(x)(*(a.astype(np.int64) for a in x)), wide, p, size, 0, out[0].shape[0])
-            for narrow, a in zip(out, wide, strict=True):
-                narrow[...] = a
+        if is_small(x, out):
+            widened(lambda x, out: rows(x, out, p, size, 0, out[0].shape[0]), x, out)
             return
         count = out[0].shape[0]
         work = max(x[0].size, out[0].size) * max(size, 1)

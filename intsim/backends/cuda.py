@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from numba import cuda
+from numba.core.errors import NumbaPerformanceWarning
 
+from intsim.backends.widening import is_small, widened
 from intsim.op import Contraction, Elementwise, Program, Rowwise
 
 Kernel = Callable[..., None]
@@ -22,7 +25,12 @@ def compile(name: str, program: Program) -> Kernel:
         shape = out[0].shape[:1] if isinstance(program, Rowwise) else out[0].shape
         block = tuple(min(n, 128 if len(shape) == 1 else 16) for n in shape)  # the simulator pays for every thread
         grid = tuple(-(-n // b) for n, b in zip(shape, block, strict=True))
-        kernel[grid, block](x, out, p, size)
+        with warnings.catch_warnings():  # host arrays are copied and small grids idle: known, and no user's doing
+            warnings.simplefilter("ignore", NumbaPerformanceWarning)
+            if is_small(x, out):
+                widened(lambda x, out: kernel[grid, block](x, out, p, size), x, out)
+            else:
+                kernel[grid, block](x, out, p, size)
 
     return launch
 

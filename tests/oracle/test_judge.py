@@ -174,6 +174,18 @@ def test_our_own_backend_conforms_on_one_family() -> None:
     assert "softmax" not in done.output
 
 
+@pytest.mark.compiled
+def test_without_a_gpu_one_sentence_says_so() -> None:
+    from numba import cuda
+
+    if cuda.is_available():
+        assert invoke("cuda", "--op", "add").exit_code == 0
+    else:
+        done = invoke("cuda")
+        assert done.exit_code == 2
+        assert "needs an NVIDIA GPU and its driver" in done.output
+
+
 def test_in_process_and_from_python() -> None:
     @intsim.adapter("add.matched", name="mine")
     def backend(case: intsim.Case) -> Any:
