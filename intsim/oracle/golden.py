@@ -238,11 +238,7 @@ def read(folder: Path, name: str) -> list[Case]:
     expected = _read_index(folder).get(name)
     if expected is None:
         raise GoldenError(f"{folder / 'INDEX.json'} does not list {name}")
-    raw = _bytes(path)
-    actual = hashlib.sha256(raw).hexdigest()
-    if actual != expected:
-        raise GoldenError(f"{path} has sha256 {actual}, the index says {expected}: restore it, or build it anew")
-    content = _json(path, raw)
+    content = _json(path, _checked(path, expected))
     try:
         op = registry.get(f"{content['op']}/{content['version']}")
         if content["schema"] != SCHEMA or file_name(op) != name:
@@ -252,6 +248,14 @@ def read(folder: Path, name: str) -> list[Case]:
         raise GoldenError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise GoldenError(f"{path}: {type(error).__name__}: {error}") from None
+
+
+def _checked(path: Path, expected: str) -> bytes:
+    raw = _bytes(path)
+    actual = hashlib.sha256(raw).hexdigest()
+    if actual != expected:
+        raise GoldenError(f"{path} has sha256 {actual}, the index says {expected}: restore it, or build it anew")
+    return raw
 
 
 def _decode_case(op: Op, content: Any) -> Case:
@@ -333,4 +337,6 @@ def verify(folder: Path) -> list[Case]:
     unlisted = [name for name in stray if name not in index]
     if unlisted:
         raise GoldenError(f"{folder}: the index does not list {', '.join(unlisted)}")
+    for name, expected in index.items():  # all checksums first: damage shows before any kernel code is loaded
+        _checked(folder / name, expected)
     return [case for name in index for case in read(folder, name)]

@@ -1,0 +1,47 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from intsim.cli import main
+from intsim.numerics import Rounding
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_kernel_that_rounds_away_gives_the_report_that_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mykernel.py").write_text(PYTHON[0])
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["check", "./mykernel.py:backend"])
+    assert done.exit_code == 1
+    shown = re.search(r"```\n(-- requantize.*?)\n```", README, re.DOTALL)
+    assert shown is not None
+    assert shown[1] in done.output
+    assert len(PYTHON[0].strip().splitlines()) <= 16, "a backend is a few lines"
+
+
+def test_the_call_from_python_prints_what_its_comment_says() -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(PYTHON[1], {})  # the README's own text
+    assert f"# {printed.getvalue().strip()}" in PYTHON[1]
+
+
+def test_the_rounding_table_has_every_rule_once() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE)
+    assert rows == [rule.name for rule in Rounding]
+
+
+def test_every_verb_that_is_shown_exists() -> None:
+    for line in re.findall(r"^    (?:pip install .* && )?intsim ([a-z]+)", README, re.MULTILINE):
+        assert CliRunner().invoke(main, [line, "--help"]).exit_code == 0
