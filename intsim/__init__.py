@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         uint16,
         unlimited,
     )
+    from intsim.quantizing import dequantize, quantize
     from intsim.registry import all_ops, get
     from intsim.execute import prepare, reference, run, tabulate
     from intsim.tensor import QTensor
@@ -50,6 +51,7 @@ _HOMES = {
     "intsim.oracle.adapter": "Capability Unsupported adapter",
     "intsim.oracle.cases": "Case",
     "intsim.oracle.judge": "check",
+    "intsim.quantizing": "dequantize quantize",
     "intsim.registry": "all_ops get",
     "intsim.execute": "prepare reference run tabulate",
     "intsim.tensor": "QTensor",

@@ -171,7 +171,8 @@ def build(folder: Path, *, replace: bool = False, ops: tuple[Op, ...] | None = N
             lost = [id_ for id_, case in _essence(path, old).items() if _essence(path, content).get(id_) != case]
             if lost:
                 raise GoldenError(
-                    f"{path}: {lost[0]} would change or go: raise the op's version, or pass --replace while nobody has it"
+                    f"{path}: {lost[0]} would change or go: raise the op's version, "
+                    "or pass --replace while nobody has it"
                 )
         changed.append(name)
     for name in changed:

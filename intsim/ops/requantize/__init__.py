@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from intsim.numerics import IntType, int8, int16, int32, uint8, unlimited
+from intsim.op import Oracle
+from intsim.params import Params
 
 RESULTS: tuple[IntType, ...] = (int8, uint8, int16, int32, unlimited)
 
@@ -30,6 +32,29 @@ def multiplier_and_shift(real: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[An
     if (shift < 0).any():
         raise ValueError(f"a real multiplier is below 2**31, got {value.max()}")
     return np.where(tiny, 0, multiplier), shift
+
+
+class MultiplierParams(Params):
+    """Base of the parameters of variants that take a real scale as ``multiplier / 2**shift``."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_scale(cls, scale: Any, **fields: Any) -> Self:
+        """The parameters for ``q ~ acc * scale``; scale: positive finite floats, one or one per n."""
+        multiplier, shift = multiplier_and_shift(scale)
+        return cls(multiplier, shift, **fields)  # type: ignore[call-arg]  # the variants declare both first
+
+
+def multiplier_oracle(params: type[MultiplierParams], bound: Callable[[Any], float]) -> Oracle:
+    """The oracle of such a variant: the real product, on results wide enough not to saturate."""
+    return Oracle(
+        params=lambda scale: params.from_scale(scale, dtype=int32),
+        scales=(1e-6, 0.9),
+        real=lambda acc, p: acc * (p.multiplier[0] / 2.0 ** p.shift[0]),
+        value=lambda q, p: q,
+        bound=bound,
+    )
 
 
 def monotone(f: Callable[[Any], Any], acc: Any) -> bool:

@@ -18,9 +18,9 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int32
-from intsim.op import Elementwise, Op, Oracle, Port
-from intsim.ops.requantize import RESULTS, multiplier_and_shift
-from intsim.params import Params as Base, int_type, integer
+from intsim.op import Elementwise, Op, Port
+from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle
+from intsim.params import int_type, integer
 from intsim.registry import register
 from intsim.scalar.fixed_point import multiply_by_quantized
 from intsim.scalar.rounding import saturate
@@ -28,17 +28,11 @@ from intsim.spec import fixed_point, rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Params(Base):
+class Params(MultiplierParams):
     multiplier: Any = integer(0, 2**31 - 1, per="n")
     shift: Any = integer(0, 62, per="n")  # below 31 the rest is a left shift before the product
     zero_point: Any = integer(-(2**31), 2**31 - 1, per="n", default=0)
     dtype: IntType = int_type(*RESULTS, role="result")
-
-    @classmethod
-    def from_scale(cls, scale: Any, **fields: Any) -> Params:
-        """The parameters for ``q ~ acc * scale``; scale: positive floats, one or one per n."""
-        multiplier, shift = multiplier_and_shift(scale)
-        return cls(multiplier, shift, **fields)
 
 
 def spec(acc: Any, p: Params) -> Any:
@@ -74,12 +68,6 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
-        oracle=Oracle(
-            params=lambda scale: Params.from_scale(scale, dtype=int32),
-            scales=(1e-6, 0.9),
-            real=lambda acc, p: acc * (p.multiplier[0] / 2.0 ** p.shift[0]),
-            value=lambda q, p: q,
-            bound=lambda p: 1.0,  # half a unit a rounding
-        ),
+        oracle=multiplier_oracle(Params, lambda p: 1.0),  # half a unit a rounding
     )
 )

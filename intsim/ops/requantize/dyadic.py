@@ -16,9 +16,9 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int32
-from intsim.op import Elementwise, Op, Oracle, Port
-from intsim.ops.requantize import RESULTS, multiplier_and_shift
-from intsim.params import Params as Base, int_type, integer
+from intsim.op import Elementwise, Op, Port
+from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle
+from intsim.params import int_type, integer
 from intsim.registry import register
 from intsim.scalar.ieee import round53
 from intsim.scalar.rounding import saturate, shift_right
@@ -26,17 +26,11 @@ from intsim.spec import ieee, rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Params(Base):
+class Params(MultiplierParams):
     multiplier: Any = integer(0, 2**31 - 1, per="n")
     shift: Any = integer(0, 62, per="n")
     zero_point: Any = integer(-(2**31), 2**31 - 1, per="n", default=0)
     dtype: IntType = int_type(*RESULTS, role="result")
-
-    @classmethod
-    def from_scale(cls, scale: Any, **fields: Any) -> Params:
-        """The parameters for ``q ~ acc * scale``; scale: positive floats, one or one per n."""
-        multiplier, shift = multiplier_and_shift(scale)
-        return cls(multiplier, shift, **fields)
 
 
 def spec(acc: Any, p: Params) -> Any:
@@ -71,12 +65,6 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
-        oracle=Oracle(
-            params=lambda scale: Params.from_scale(scale, dtype=int32),
-            scales=(1e-6, 0.9),
-            real=lambda acc, p: acc * (p.multiplier[0] / 2.0 ** p.shift[0]),
-            value=lambda q, p: q,
-            bound=lambda p: 0.5 + 2.0**-20,  # the first rounding is below 2**-53 of 2**31
-        ),
+        oracle=multiplier_oracle(Params, lambda p: 0.5 + 2.0**-20),  # the first rounding is below 2**-53 of 2**31
     )
 )

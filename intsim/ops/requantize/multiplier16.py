@@ -20,25 +20,19 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int32, int48
 from intsim.op import Elementwise, Op, Oracle, Port
-from intsim.ops.requantize import RESULTS, multiplier_and_shift
-from intsim.params import Params as Base, int_type, integer
+from intsim.ops.requantize import RESULTS, MultiplierParams
+from intsim.params import int_type, integer
 from intsim.registry import register
 from intsim.scalar.rounding import saturate, shift_right
 from intsim.spec import rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Params(Base):
+class Params(MultiplierParams):
     multiplier: Any = integer(0, 2**31 - 1, per="n")
     shift: Any = integer(16, 62, per="n")
     zero_point: Any = integer(-(2**31), 2**31 - 1, per="n", default=0)
     dtype: IntType = int_type(*RESULTS, role="result")
-
-    @classmethod
-    def from_scale(cls, scale: Any, **fields: Any) -> Params:
-        """The parameters for ``q ~ acc * scale``; scale: positive floats, one or one per n."""
-        multiplier, shift = multiplier_and_shift(scale)
-        return cls(multiplier, shift, **fields)
 
 
 def spec(acc: Any, p: Params) -> Any:

@@ -18,16 +18,16 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Order, Rounding, int8, int32
-from intsim.op import Elementwise, Op, Oracle, Port
-from intsim.ops.requantize import RESULTS, multiplier_and_shift
-from intsim.params import Limit, Params as Base, int_type, integer, rule
+from intsim.op import Elementwise, Op, Port
+from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle
+from intsim.params import Limit, int_type, integer, rule
 from intsim.registry import register
 from intsim.scalar.rounding import saturate, shift_right
 from intsim.spec import rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Params(Base):
+class Params(MultiplierParams):
     multiplier: Any = integer(-(2**31) + 1, 2**31 - 1, per="n")
     shift: Any = integer(0, 62, per="n")  # always to the right
     zero_point: Any = integer(-(2**31), 2**31 - 1, per="n", default=0)
@@ -45,12 +45,6 @@ class Params(Base):
             ),
         ),
     )
-
-    @classmethod
-    def from_scale(cls, scale: Any, **fields: Any) -> Params:
-        """The parameters for ``q ~ acc * scale``; scale: positive floats, one or one per n."""
-        multiplier, shift = multiplier_and_shift(scale)
-        return cls(multiplier, shift, **fields)
 
 
 def spec(acc: Any, p: Params) -> Any:
@@ -98,12 +92,6 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
-        oracle=Oracle(
-            params=lambda scale: Params.from_scale(scale, dtype=int32),
-            scales=(1e-6, 0.9),
-            real=lambda acc, p: acc * (p.multiplier[0] / 2.0 ** p.shift[0]),
-            value=lambda q, p: q,
-            bound=lambda p: 0.5,
-        ),
+        oracle=multiplier_oracle(Params, lambda p: 0.5),
     )
 )
