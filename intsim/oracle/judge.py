@@ -89,9 +89,15 @@ class Report:
         from intsim.oracle.report import describe
 
         if self.failures:
-            raise AssertionError(describe(self.failures[0], self.name))
+            raise AssertionError(describe(self.failures[0]))
         if self.vacuous:
             raise AssertionError("; ".join(self.vacuous))
+
+    def details(self, most: int = 5) -> str:
+        """The first failures in full."""
+        from intsim.oracle.report import describe
+
+        return "\n\n".join(describe(failure) for failure in self.failures[:most])
 
     def __str__(self) -> str:
         from intsim.oracle.report import table

@@ -53,8 +53,11 @@ def summary(report: Report) -> Iterable[str]:
     yield f"{report.name} {verdicts[report.exit_code]} (exit {report.exit_code})"
 
 
-def describe(judgement: Judgement, target: str) -> str:
-    """One failure in full: which case, why it exists, how many, where, what went in, got, wanted, how to repeat."""
+def describe(judgement: Judgement, target: str | None = None) -> str:
+    """One failure in full: which case, why it exists, how many, where, what went in, got, wanted, how to repeat.
+
+    target: what the command line calls the backend; None for one that was judged from Python.
+    """
     case = judgement.case
     lines = [
         f"-- {case.id}",
@@ -72,5 +75,6 @@ def describe(judgement: Judgement, target: str) -> str:
         lines.append(f"   {judgement.output}{list(d.index)}: got {d.got}, wanted {d.wanted}    from  {into}")
     if judgement.differences:
         lines.append(f"   parameters: {case.params}")
-    lines.append(f"   repeat: intsim check {target} --case '{case.id}'")
+    again = f"intsim check {target} --case '{case.id}'" if target else f"intsim.check(adapter, case={case.id!r})"
+    lines.append(f"   repeat: {again}")
     return "\n".join(lines)

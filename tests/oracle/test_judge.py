@@ -202,6 +202,7 @@ def test_in_process_and_from_python() -> None:
 
     with pytest.raises(AssertionError, match="elements of q differ"):
         intsim.check(wrong).raise_for_mismatch()
+    assert "repeat: intsim.check(adapter, case='add.matched/1/" in intsim.check(wrong).details()
     with pytest.raises(AssertionError, match="serves no operation"):
         intsim.check(backend, ops=["softmax"]).raise_for_mismatch()
 
