@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar
@@ -154,9 +154,9 @@ def integer(
     return _field(Integer(low, high, per, inside), default)
 
 
-def rule(enum: type[IntEnum], default: IntEnum) -> Any:
-    """A field that holds a member of ``enum``."""
-    return _field(Choice(tuple(enum)), default)
+def rule(enum: type[IntEnum], default: IntEnum, *, among: Iterable[IntEnum] | None = None) -> Any:
+    """A field that holds a member of ``enum``, or of those ``among`` that can differ where it is used."""
+    return _field(Choice(tuple(enum if among is None else among)), default)
 
 
 def int_type(*options: IntType, role: str) -> Any:

@@ -78,3 +78,29 @@ def check(folder: Path | None, backends: tuple[str, ...]) -> None:
         click.echo(f"{name}: {len(cases) - len(wrong)} of {len(cases)} cases equal to the bit")
         failed += len(wrong)
     sys.exit(MISMATCH if failed else 0)
+
+
+@golden.command()
+@click.option("--folder", type=_FOLDER, help="The folder to audit (default: the one that this installation uses).")
+def audit(folder: Path | None) -> None:
+    """Say what the golden cases do not show: rules not told apart, types never left, ends never reached.
+
+    Exit codes: 0 they show all of it, 4 the data is damaged, 5 something is not shown.
+    """
+    from intsim.oracle import golden as files
+    from intsim.oracle.audit import audit as missing
+    from intsim.oracle.judge import GOLDEN_DAMAGED, VACUOUS
+
+    try:
+        cases = files.verify(files.root() if folder is None else folder)
+    except files.GoldenError as damaged:
+        click.echo(f"golden outputs damaged: {damaged}", err=True)
+        sys.exit(GOLDEN_DAMAGED)
+    found = 0
+    for op in dict.fromkeys(case.op for case in cases):
+        lines = missing(op, [case for case in cases if case.op is op])
+        found += len(lines)
+        click.echo(f"{op.id:38} {'shows all' if not lines else ''}".rstrip())
+        for line in lines:
+            click.echo(f"    {line}")
+    sys.exit(VACUOUS if found else 0)

@@ -48,6 +48,10 @@ def examples() -> dict[str, Any]:
     q = np.array([[-128, -1, 0, 1, 127, 3]], np.int8)
     return {
         "one scale": ((q, np.array([[0.1]], np.float32), np.array([[-5]], np.int32)), Params()),
+        "the farthest zero points": (
+            (q[:, :2].repeat(2, 0), np.ones((2, 1), np.float32), np.array([[-65536], [65535]], np.int32)),
+            Params(),
+        ),
         "groups: subnormal, huge": ((q, np.array([[1e-44, 3e38]], np.float32)), Params(group_size=3)),
         "int32 beyond 24 bits": (
             (np.array([[2**24 + 1, 2**31 - 1, -(2**31)]], np.int32), np.array([[0.3]], np.float32)),

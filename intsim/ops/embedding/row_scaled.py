@@ -45,7 +45,7 @@ def element(i: Int, j: Int, x: Any, p: Any) -> Int:
 
 def examples() -> dict[str, Any]:
     ids = np.array([2, 0, 1, 2, 3], np.int32)
-    table = np.array([[1, -2], [-128, 127], [8, -24], [7, 25]], np.int8)
+    table = np.array([[1, -2, 0], [-128, 127, 0], [8, -24, 24], [7, -8, 40]], np.int8)
     multiplier = np.array([3, 2**31 - 1, 1, -1], np.int32)
     return {f"ties and extremes, {r.name}": ((ids, table, multiplier), Params(4, rounding=r)) for r in Rounding}
 

@@ -81,7 +81,7 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
 
 
 def examples() -> dict[str, Any]:
-    ties = [[-1, 0.5, 254, 1.5, 3], [0.1, 0.2, 0.3, 0.7, 0.9], [-1, -2, -3, -4, -0.5], [0, 0, 0, -0.0, 0]]
+    ties = [[-1, 0.5, 254, 1.5, -0.5], [0.1, 0.2, 0.3, 0.7, 0.9], [-1, -2, -3, -4, -0.5], [0, 0, 0, -0.0, 0]]
     return {
         "ties; positive; negative; zero": ((np.array(ties, np.float32),), Params()),
         "an infinite range": ((np.array([[2e38, -2e38, 1, 0, 9]], np.float32),), Params()),

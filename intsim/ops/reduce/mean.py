@@ -50,7 +50,7 @@ def element(i: Int, j: Int, x: Any, p: Any) -> Int:
 
 
 def examples() -> dict[str, Any]:
-    x = np.array([[[1, -3], [2, -4], [4, 100]], [[32767, -32768], [32767, -32768], [5, 6]]], np.int16)
+    x = np.array([[[1, -3], [0, -4], [4, 100]], [[32767, -32768], [32767, -32768], [5, 6]]], np.int16)
     stop = np.array([2, 3], np.int32)
     made: dict[str, Any] = {f"ties and padding, {r.name}": ((x, stop), Params(rounding=r)) for r in Rounding}
     made["fraction bits and zero points"] = ((x,), Params(shift=8, a_zero_point=3, zero_point=-7, dtype=int16))

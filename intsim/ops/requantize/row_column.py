@@ -53,6 +53,7 @@ def examples() -> dict[str, Any]:
     made: dict[str, Any] = {
         f"ties, {r.name}": ((acc, row, column), Params(4, dtype=int32, rounding=r)) for r in Rounding
     }
+    made["ties on both sides of even"] = ((acc[:1], row[:1], np.ones(4, np.int16)), Params(4))
     made["extremes and a bias"] = ((acc, row, column, bias), Params(30, dtype=int16))
     return made
 

@@ -11,7 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from intsim.numerics import Rounding
+
 LONGEST = 2**16
+
+# The rules that can differ for a quotient that is never negative: TOWARD_ZERO is TOWARD_NEGATIVE there, and
+# TIES_TO_AWAY is TIES_TO_POSITIVE.
+UNSIGNED_ROUNDINGS = (
+    Rounding.TOWARD_NEGATIVE,
+    Rounding.TIES_TO_POSITIVE,
+    Rounding.TIES_TO_EVEN,
+    Rounding.TIES_TO_NEGATIVE,
+)
 
 
 def real_softmax(x: Any, stop: Any) -> Any:

@@ -20,7 +20,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32
 from intsim.op import Op, Oracle, Port, Rowwise, Size
-from intsim.ops.softmax import LONGEST, real_softmax
+from intsim.ops.softmax import LONGEST, UNSIGNED_ROUNDINGS, real_softmax
 from intsim.params import Params as Base, int_type, integer, real, rule
 from intsim.registry import register
 from intsim.scalar.rounding import divide
@@ -36,7 +36,7 @@ class Params(Base):
     c: int = integer(1, 2**38)  # not 0: a row whose every exp is 0 has no total
     out_bits: int = integer(2, 16, default=8)
     q: IntType = int_type(int16, int8, int32, role="operand")
-    rounding: Rounding = rule(Rounding, Rounding.TOWARD_NEGATIVE)
+    rounding: Rounding = rule(Rounding, Rounding.TOWARD_NEGATIVE, among=UNSIGNED_ROUNDINGS)
     scale: float = real()  # only the oracle reads it
 
     @classmethod
@@ -88,8 +88,11 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
 def examples() -> dict[str, Any]:
     q = np.array([[0, 0, 0, 0], [0, -14, -1000, -32767], [32767, 32767, -32768, 0], [3, 1, 0, 2]], np.int16)
     made: dict[str, Any] = {
-        f"equal, far apart, extreme; {r.name}": ((q,), Params.from_scale(0.05, rounding=r)) for r in Rounding
+        f"equal, far apart, extreme; {r.name}": ((q,), Params.from_scale(0.05, rounding=r)) for r in UNSIGNED_ROUNDINGS
     }
+    halving = np.array([[0, -1, -1, -2, -2, -2, -2]], np.int16)  # exponentials 6, 3, 3, 1, 1, 1, 1: eighths of 16
+    for r in UNSIGNED_ROUNDINGS:
+        made[f"ties at 1/2 and 3/2, {r.name}"] = ((halving,), Params(1, 0, 6, 3, rounding=r))
     made["masked"] = ((q, np.array([1, 2, 3, 4], np.int32)), Params.from_scale(0.05, out_bits=16))
     made["int8"] = ((np.array([[-128, 127, 126, 0]], np.int8),), Params.from_scale(0.1, q=int8))
     return made

@@ -21,7 +21,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32
 from intsim.op import Op, Oracle, Port, Rowwise, Size
-from intsim.ops.softmax import LONGEST
+from intsim.ops.softmax import LONGEST, UNSIGNED_ROUNDINGS
 from intsim.params import Params as Base, int_type, integer, real, rule
 from intsim.registry import register
 from intsim.scalar.rounding import divide
@@ -37,7 +37,7 @@ class Params(Base):
     degree: int = integer(1, 4, default=3)
     out_bits: int = integer(2, 16, default=8)
     q: IntType = int_type(int16, int8, role="operand")
-    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_EVEN)
+    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_EVEN, among=UNSIGNED_ROUNDINGS)
     scale: float = real()  # only the oracle reads it
 
     @classmethod
@@ -97,8 +97,10 @@ def examples() -> dict[str, Any]:
     stop = np.array([1, 3, 4, 2], np.int32)
     made: dict[str, Any] = {f"degree {n}": ((q, stop), Params(5, 9, n, 12)) for n in (1, 2, 3, 4)}
     made["all zero: uniform"] = ((q, stop), Params(-(2**15), 0))
-    for r in Rounding:
+    sixteenths = np.array([[6, 3, 3, 1, 1, 1, 1]], np.int16)
+    for r in UNSIGNED_ROUNDINGS:
         made[f"probabilities, {r.name}"] = ((q,), Params(3, 1, 2, rounding=r))
+        made[f"ties at 1/2 and 3/2, {r.name}"] = ((sixteenths,), Params(0, 0, 1, 3, rounding=r))
     made["int8"] = ((np.array([[-128, 127, 126, 0]], np.int8),), Params(q=int8))
     return made
 
