@@ -37,9 +37,35 @@ def list_(family: str | None, as_json: bool) -> None:
 @ops.command()
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def show(name: str, as_json: bool) -> None:
-    """One op: formula, what it differs in, citation, inputs and outputs, parameters, numbered limits."""
+@click.option(
+    "--compare", is_flag=True, help="With NAME requantize: which variants differ, over all int32 accumulators."
+)
+@click.option("--multiplier", type=int, help="For --compare: the scale is multiplier / 2**shift.")
+@click.option("--shift", type=int, help="For --compare.")
+@click.option("--zero-point", type=int, default=0, show_default=True, help="For --compare.")
+@click.option("--dtype", default="int8", show_default=True, help="For --compare: the type of the result.")
+def show(
+    name: str,
+    as_json: bool,
+    compare: bool,
+    multiplier: int | None,
+    shift: int | None,
+    zero_point: int,
+    dtype: str,
+) -> None:
+    """One op: formula, what it differs in, citation, inputs and outputs, parameters, numbered limits.
+
+    \b
+    intsim ops show requantize --compare --multiplier 1518500249 --shift 39
+    says which variants give the same result on every accumulator, with counter-examples for the others.
+    """
     from intsim import registry
+
+    if compare:
+        if name.split(".", maxsplit=1)[0] != "requantize" or multiplier is None or shift is None:
+            raise click.UsageError("--compare takes NAME requantize, --multiplier and --shift")
+        _compare(multiplier, shift, zero_point, dtype)
+        return
 
     try:
         op = registry.get(name)
@@ -113,6 +139,27 @@ def _facts(op: Op) -> dict[str, Any]:
         ],
         "siblings": [other.id for other in registry.siblings(op)],
     }
+
+
+def _compare(multiplier: int, shift: int, zero_point: int, dtype: str) -> None:
+    from intsim.analysis import requantizers
+    from intsim.numerics import IntType
+
+    try:
+        listed = requantizers.candidates(multiplier, shift, zero_point, IntType.parse(dtype))
+    except ValueError as wrong:
+        raise click.UsageError(str(wrong)) from None
+    found = requantizers.compare(listed)
+    click.echo(f"scale {multiplier / 2.0**shift:.9g}, zero point {zero_point}, {dtype}: every int32 accumulator")
+    if shift < requantizers.UNWRAPPED:
+        click.echo("left out: double_rounding and two_half_ups, which shift left first at this scale and may wrap")
+    for label, group in zip("ABCDEFGHIJKLMNOP", found.classes, strict=False):
+        click.echo(f"\n{label}  {', '.join(group)}")
+    click.echo(f"\n{'':5} {'differ on':>13}  first at")
+    label_of = {group[0]: label for label, group in zip("ABCDEFGHIJKLMNOP", found.classes, strict=False)}
+    for d in found.differences:
+        pair = f"{label_of[d.one]} {label_of[d.other]}"
+        click.echo(f"{pair:5} {d.count:13,}  acc = {d.acc}: {d.one_gives} and {d.other_gives}")
 
 
 def _parameters(params: Any, prefix: str = "") -> list[dict[str, str]]:

@@ -1,0 +1,1 @@
+"""What integer semantics do: comparisons over whole ranges of inputs."""

@@ -1,0 +1,90 @@
+"""Variants compared over every accumulator: against a plain scan, and against what is known of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from intsim.analysis.requantizers import Comparison, candidates, compare
+from intsim.cli import main
+from intsim.numerics import int8
+
+
+def by_name(found: Comparison) -> dict[str, int]:
+    return {name: i for i, group in enumerate(found.classes) for name in group}
+
+
+def test_ties_tell_the_rules_apart_at_a_power_of_two() -> None:
+    place = by_name(compare(candidates(2**30, 34)))
+    assert place["single_rounding TIES_TO_EVEN"] == place["dyadic"] == place["float32_ties_even"]
+    assert place["single_rounding TIES_TO_AWAY"] == place["float64_ties_away"]
+    rules = [place[f"single_rounding {rule}"] for rule in ("TIES_TO_EVEN", "TIES_TO_AWAY", "TIES_TO_POSITIVE")]
+    assert len({*rules, place["double_rounding"], place["two_half_ups"]}) == 5
+
+
+def test_what_was_found_holds_where_it_is_said_to() -> None:
+    listed = {c.name: c for c in candidates(1518500249, 39, zero_point=-5)}
+    found = compare(list(listed.values()))
+    assert found.differences
+    for d in found.differences:
+        before, at = np.array([d.acc - 1]), np.array([d.acc])
+        assert (listed[d.one](at)[0], listed[d.other](at)[0]) == (d.one_gives, d.other_gives)
+        assert d.one_gives != d.other_gives
+        assert listed[d.one](before)[0] == listed[d.other](before)[0]
+    place = by_name(found)
+    assert place["single_rounding TIES_TO_EVEN"] != place["double_rounding"]
+
+
+@pytest.mark.parametrize("numbers", [(1527099593, 37, -126), (3, 31, 7), (2**31 - 1, 40, 0), (2**30, 20, 0)], ids=str)
+def test_equal_ones_are_equal_on_any_accumulator(numbers: tuple[int, int, int]) -> None:
+    listed = candidates(*numbers)
+    rng = np.random.default_rng(3)
+    step = max(int(2.0 ** numbers[1] / numbers[0]) // 20, 1)
+    around = np.arange(-4000, 4000) * step
+    acc = np.unique(np.clip(np.concatenate([rng.integers(-(2**31), 2**31, 4000), around]), -(2**31), 2**31 - 1))
+    results = {c.name: c(acc) for c in listed}
+    for group in compare(listed).classes:
+        for name in group:
+            assert (results[name] == results[group[0]]).all()
+
+
+def test_counts_are_those_of_a_plain_scan() -> None:
+    listed = candidates(2**30 + 12345, 36, dtype=int8)
+    acc = np.arange(-(2**14), 2**14)
+    results = {c.name: c(acc) for c in listed}
+    assert all((r[0], r[-1]) == (-128, 127) for r in results.values()), "the scan reaches both ends"
+    found = compare(listed)
+    assert len(found.classes) > 3
+    for d in found.differences:
+        assert d.count == int((results[d.one] != results[d.other]).sum())
+
+
+def show(*options: str) -> Result:
+    return CliRunner().invoke(main, ["ops", "show", *options])
+
+
+def test_the_command_lists_classes_and_counter_examples() -> None:
+    done = show("requantize", "--compare", "--multiplier", "1073741824", "--shift", "34")
+    assert done.exit_code == 0, done.output
+    assert "single_rounding TIES_TO_EVEN, dyadic, float32_ties_even" in done.output
+    assert "first at" in done.output
+    assert "left out" not in done.output
+    assert "left out" in show("requantize", "--compare", "--multiplier", "3", "--shift", "4").output
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("requantize", "--compare"),
+        ("softmax.ibert", "--compare", "--multiplier", "1", "--shift", "2"),
+        ("requantize", "--compare", "--multiplier", "0", "--shift", "34"),
+        ("requantize", "--compare", "--multiplier", "5", "--shift", "99"),
+        ("requantize", "--compare", "--multiplier", "5", "--shift", "34", "--dtype", "int77"),
+        ("requantize", "--compare", "--multiplier", "5", "--shift", "34", "--dtype", "int32"),
+    ],
+)
+def test_the_command_refuses(options: tuple[str, ...]) -> None:
+    done = show(*options)
+    assert done.exit_code == 2, done.output
+    assert "Error: " in done.output
