@@ -35,13 +35,13 @@ def portable(function: F) -> F:
     A CUDA kernel that names a CPU-jitted function gets it recompiled as a device function, but
     only where it carries no signature; so none is given.
     """
-    made: F = numba.njit(function, nogil=True)
+    made: F = numba.njit(function, nogil=True, no_cfunc_wrapper=True)
     return made
 
 
 def kernel(function: F, name: str) -> F:
     """``function`` compiled for the CPU and kept on disk under ``name``, which must be unique."""
-    made = numba.njit(function, nogil=True)
+    made = numba.njit(function, nogil=True, no_cfunc_wrapper=True)
     if not numba.config.DISABLE_JIT:
         made._cache = _DiskCache(function, name)
     compiled: F = made

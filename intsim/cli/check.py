@@ -49,6 +49,8 @@ def check(
         raise click.UsageError(str(wrong)) from None
     versions = "  ".join(f"{name} {version}" for name, version in adapter.versions().items())
     click.echo(f"intsim {__version__}  {adapter.name}  {versions}  python {sys.version.split()[0]}  seed {seed!r}\n")
+    if backend == "cpu" and not case:
+        _compile(ops)
     if not case:
         click.echo(report.HEADER)
 
@@ -78,6 +80,17 @@ def check(
         )
     click.echo("\n".join(report.summary(result)))
     sys.exit(result.exit_code)
+
+
+def _compile(ops: tuple[str, ...]) -> None:
+    """The kernels that a first run would compile one after the other, on all cores."""
+    from intsim import registry
+    from intsim.oracle import warm
+
+    names = warm.missing([n for n in registry.names() if not ops or {n, n.split(".")[0]} & set(ops)])
+    if len(names) > 1:
+        with click.progressbar(length=len(names), label="compiling kernels, first run only", file=sys.stderr) as bar:
+            warm.fill(names, lambda name: bar.update(1))
 
 
 def _known(ops: tuple[str, ...], case: str | None) -> None:

@@ -18,17 +18,14 @@ def warmup(clear: bool) -> None:
 
     from intsim import registry
     from intsim.compiling import cache_folder
-    from intsim.execute import run
-    from intsim.oracle.cases import directed
+    from intsim.oracle import warm
 
     folder = cache_folder()
     if clear:
         for old in folder.parent.glob("kernels-*"):
             shutil.rmtree(old)
-    ops = registry.all_ops()
     start = time.perf_counter()
-    with click.progressbar(ops, label="compiling", item_show_func=lambda op: op.id if op else "") as listed:
-        for op in listed:
-            for case in directed(op):
-                run(op, *case.inputs, p=case.params, tuned=False)
-    click.echo(f"{len(ops)} ops ready in {folder} ({time.perf_counter() - start:.1f} s)")
+    names = warm.missing(registry.names())
+    with click.progressbar(length=len(names), label="compiling") as bar:
+        warm.fill(names, lambda name: bar.update(1))
+    click.echo(f"{len(names)} kernels compiled into {folder} ({time.perf_counter() - start:.1f} s)")

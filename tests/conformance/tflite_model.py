@@ -47,8 +47,8 @@ class Tensor:
 def model(operator: str, operands: Sequence[Tensor], result: Tensor, options: Any, version: int) -> bytes:
     """The flatbuffer of one ``operator``; operands with data are constants, the others its inputs.
 
-    options: an object of the schema's class for the operator. version: of the operator, as the
-    converter writes it for these types.
+    options: an object of the schema's class for the operator, None where it has none. version: of
+    the operator, as the converter writes it for these types.
     """
     graph, whole, code, call = schema.SubGraphT(), schema.ModelT(), schema.OperatorCodeT(), schema.OperatorT()
     whole.buffers = [schema.BufferT()]  # buffer 0 is empty by convention
@@ -60,8 +60,9 @@ def model(operator: str, operands: Sequence[Tensor], result: Tensor, options: An
             whole.buffers.append(buffer)
         graph.tensors.append(tensor.pack(f"t{i}", len(whole.buffers) - 1 if tensor.data is not None else 0))
     call.inputs, call.outputs = np.arange(len(operands), dtype=np.int32), np.array([len(operands)], np.int32)
-    call.builtinOptions = options
-    call.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+    if options is not None:
+        call.builtinOptions = options
+        call.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
     code.builtinCode = getattr(schema.BuiltinOperator, operator)
     code.deprecatedBuiltinCode = min(code.builtinCode, 127)
     code.version = version
@@ -115,3 +116,27 @@ def add(a: Array, b: Array, *, scales: Sequence[float], zero_points: Sequence[in
     options.potScaleInt16 = False
     out = Tensor(a.shape, a.dtype.name, scales[2], zero_points[2])
     return run(model("ADD", operands, out, options, version=2), a, b)
+
+
+def activation(operator: str, x: Array, *, scale: float, zero_point: int, result: tuple[float, int]) -> Array:
+    """LOGISTIC, TANH or RSQRT of one tensor; result: scale and zero point of the output."""
+    out = Tensor(x.shape, x.dtype.name, *result)
+    return run(model(operator, [Tensor(x.shape, x.dtype.name, scale, zero_point)], out, None, version=2), x)
+
+
+def binary(operator: str, a: Array, b: Array, *, scales: Sequence[float], zero_points: Sequence[int]) -> Array:
+    """MUL or SQUARED_DIFFERENCE of two tensors of one shape; scales and zero points: of a, b, the result."""
+    operands = [Tensor(x.shape, x.dtype.name, s, z) for x, s, z in zip((a, b), scales, zero_points, strict=False)]
+    options = {"MUL": schema.MulOptionsT, "SQUARED_DIFFERENCE": schema.SquaredDifferenceOptionsT}[operator]()
+    out = Tensor(a.shape, a.dtype.name, scales[2], zero_points[2])
+    return run(model(operator, operands, out, options, version=2), a, b)
+
+
+def reduction(operator: str, x: Array, *, scales: Sequence[float], zero_points: Sequence[int]) -> Array:
+    """MEAN or SUM over the last of two axes; scales and zero points: of the input, the result."""
+    axis = np.array([1], np.int32)
+    operands = [Tensor(x.shape, x.dtype.name, scales[0], zero_points[0]), Tensor((1,), "int32", 1.0, 0, axis)]
+    options = schema.ReducerOptionsT()
+    options.keepDims = True
+    out = Tensor((len(x), 1), x.dtype.name, scales[1], zero_points[1])
+    return run(model(operator, operands, out, options, version=2), x)[:, 0]

@@ -1,0 +1,74 @@
+"""Attention: softmax(q k^T) v in integers. What every variant shares: the ports and the wire.
+
+    logits = requantize(matmul(q, k));  out = requantize(matmul(softmax(logits, visible), v^T))
+
+Row i sees column j where ``j < stop[i]`` and ``mask[i, j]`` is not 0. Causal (stop = past + i + 1),
+padding (stop = length) and a cache with room to spare (t = capacity) are the same input; sliding
+windows, left padding, trees and documents packed in one row need the mask. A hidden column adds
+nothing, whatever it holds; a row that sees nothing gives what a product of zeros requantizes to.
+
+Heads and batches are leading dimensions, and they broadcast. Grouped queries: q (batch, kv heads,
+group, m, c) with k and v (batch, kv heads, 1, t, c). There is no bias on the logits (ALiBi, T5).
+
+Flags: those of ``score`` and ``logit`` count hidden columns too (garbage in a cache may saturate
+there); those of ``softmax`` stand where the wire moved a column, if ``mask`` hides others before it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from intsim.numerics import int8, int32, uint8
+from intsim.op import Port
+
+LAWS = ()
+
+INPUTS = (
+    Port("q", "m c", int8),
+    Port("k", "t c", int8),
+    Port("v", "t d", int8),
+    Port("stop", "m", int32, fill="t", upto="t"),
+    Port("mask", "m t", uint8, fill=1),
+)
+OUTPUTS = (Port("out", "m d", int8),)
+
+
+def attention(softmax: str, run: Any, q: Any, k: Any, v: Any, stop: Any, mask: Any, p: Any) -> Any:
+    """The wire of every variant; softmax: the op that turns logits into probabilities.
+
+    A softmax takes ``stop`` alone, so a row's visible columns move to its front, and their
+    probabilities back: none of these softmaxes depends on the order of the columns. Where they are
+    at the front already, nothing moves. A hidden column gets the zero point of ``mix``, which is
+    also what the softmax gives the columns from ``stop`` on.
+    """
+    scores = run("matmul.integer", q, k, p=p.score)
+    logits = run("requantize.single_rounding", scores, p=p.logit)
+    visible = (mask != 0) & (np.arange(mask.shape[-1]) < stop[..., None])
+    logits, visible = np.broadcast_arrays(logits, visible)
+    order = np.argsort(~visible, axis=-1, kind="stable")
+    seen = np.maximum(visible.sum(axis=-1), 1).astype(np.int32)
+    front = run(softmax, np.take_along_axis(logits, order, -1), seen, p=p.softmax)
+    probability = np.empty_like(front)
+    np.put_along_axis(probability, order, front, -1)
+    probability = np.where(visible, probability, probability.dtype.type(p.mix.a_zero_point))
+    mixed = run("matmul.integer", probability, v.swapaxes(-1, -2), p=p.mix)
+    return run("requantize.single_rounding", mixed, p=p.out)
+
+
+def examples_of(plain: Any, per_channel: Any, saturating: Any) -> dict[str, Any]:
+    """The calls that every variant states; the parameters are for c = 3, t = 5 and d = 2."""
+    q = np.array([[-128, 127, 1], [127, 127, 127], [0, 0, 0], [5, -3, 9]], np.int8)
+    k = np.array([[-128, 127, 0], [-128, -128, -128], [127, 127, 127], [1, 2, 3], [-9, 4, 0]], np.int8)
+    v = np.array([[-128, 127], [127, -128], [1, 0], [-7, 100], [64, -64]], np.int8)
+    causal = np.array([2, 3, 4, 5], np.int32)
+    window = np.array([[1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 1]], np.uint8)
+    return {
+        "every row sees every column": ((q, k, v), plain),
+        "equal logits: a mean": ((q * 0, k, v), plain),
+        "causal: 1 column more a row": ((q, k, v, causal), plain),
+        "a sliding window; a row that sees nothing": ((q, k, v, None, window), plain),
+        "causal and masked; zero points and scales per key and per channel": ((q, k, v, causal, window), per_channel),
+        "logits and results saturate": ((q, k, v, causal), saturating),
+    }

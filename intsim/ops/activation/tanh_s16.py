@@ -1,0 +1,114 @@
+"""The hyperbolic tangent of a 16-bit input by a table of 256 entries: TFLite, tflite-micro, CMSIS-NN.
+
+    v = x * multiplier / 2**shift, ties to positive;  u = |v| >> 8
+    r = (table[u] << 8) + (|v| & 255) * (table[u + 1] - table[u]);  from u = 255 on: 65535 << 8
+    y = (r - 2**23 + 128) >> 8;  q = y where v >= 0, -y elsewhere, with scale 2**-15
+
+multiplier / 2**shift takes one input step to 1 / (3 * 4096). The table is that of the logistic
+function, tanh(x) = 2 logistic(2 x) - 1, and an input: the published one is
+``intsim.spec.tflite.sigmoid_table``.
+
+Differs from ``logistic_s16``: steps of 256 instead of 512, and a result of both signs; from
+``tanh_gemmlowp``: straight lines between table entries instead of an exponential.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from intsim.compiling import Int, portable
+from intsim.numerics import Rounding, int16, uint16
+from intsim.op import Elementwise, Op, Port
+from intsim.params import Params as Base, integer
+from intsim.registry import register
+from intsim.scalar.rounding import shift_right
+from intsim.spec import rounding
+from intsim.spec.tflite import sigmoid_table
+
+LARGEST_SCALE = 32767 / (3 * 4096)
+POWERS_OF_TWO = (-12, -11)  # input scales 2**k whose multiplier is 3 << (12 + k), unshifted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Params(Base):
+    multiplier: int = integer(0, 2**15 - 1)
+    shift: int = integer(0, 31)
+
+    @classmethod
+    def from_scale(cls, scale: float, **fields: Any) -> Params:
+        """The parameters for inputs ``real = scale * x``; scale: a positive float32 up to 8/3.
+
+        A scale within 0.07 % of 2**-12 or 2**-11 counts as that: the published kernel asks its logarithm.
+        """
+        scale = float(np.float32(scale))
+        if not 0 < scale <= LARGEST_SCALE:
+            raise ValueError(f"activation.tanh_s16: scale is positive and at most 8/3, got {scale}")
+        exponent = math.log2(scale)
+        if abs(exponent - round(exponent)) < 1e-3 and round(exponent) in POWERS_OF_TWO:
+            return cls(3 << (12 + round(exponent)), 0, **fields)
+        multiplier, shift = scale * 4096 * 3, 0
+        while multiplier <= 32767 / 2 and shift <= 30:
+            multiplier, shift = multiplier * 2, shift + 1
+        return cls(int(multiplier), shift, **fields)
+
+
+def spec(x: Any, table: Any, p: Params) -> Any:
+    v = rounding.shift_right(x * p.multiplier, p.shift, Rounding.TIES_TO_POSITIVE)
+    u = np.minimum(abs(v) >> 8, 254).astype(int)
+    line = (table[u] << 8) + (abs(v) & 255) * (table[u + 1] - table[u])
+    r = np.where(abs(v) >> 8 >= 255, uint16.qmax << 8, line)
+    y = rounding.shift_right(r - (1 << 23), 8, Rounding.TIES_TO_POSITIVE)
+    return np.where(v >= 0, y, -y)
+
+
+@portable
+def element(i: Int, j: Int, x: Any, p: Any) -> Int:
+    v = shift_right(np.int64(x.x[i, j]) * p.multiplier, p.shift, Rounding.TIES_TO_POSITIVE)  # |v| <= 2**30
+    size = abs(v)
+    u = size >> 8
+    r = np.int64(65535 << 8)
+    if u < 255:
+        first = np.int64(x.table[u])
+        r = (first << 8) + (size & 255) * (np.int64(x.table[u + 1]) - first)  # 2**23 to 2**24
+    if v >= 0:
+        return (r - 2**23 + 128) >> 8
+    return (2**23 - r + 127) >> 8
+
+
+def examples() -> dict[str, Any]:
+    x = np.array(
+        [[-32768, -21760, -21759, -10000, -683, -171, -2, -1, 0, 1, 2, 171, 683, 21759, 21760, 32767]], np.int16
+    )
+    ramp = np.arange(-32768, 32768, 257, dtype=np.int16).reshape(16, 16)
+    table = sigmoid_table()
+    return {
+        "a scale of 2**-12": ((x, table), Params.from_scale(2.0**-12)),
+        "a scale of 2**-11": ((x, table), Params.from_scale(2.0**-11)),
+        "beside a power of two": ((x, table), Params.from_scale(2.0**-12 * 1.0005)),
+        "a ramp": ((ramp, table), Params.from_scale(1e-4)),
+        "a fine ramp: ties of the last shift": ((ramp, table), Params.from_scale(3e-6)),
+        "the largest scale": ((x, table), Params.from_scale(LARGEST_SCALE)),
+        "the finest scale": ((x, table), Params(1, 31)),
+        "ties of the first shift": ((x, table), Params(16384, 15)),
+        "a table that reaches 1": ((x, np.full(256, 65535, np.uint16)), Params(3, 0)),
+    }
+
+
+OP = register(
+    Op(
+        name="activation.tanh_s16",
+        version=1,
+        cites="google-ai-edge/LiteRT tflite/kernels/internal/reference/integer_ops/tanh.h; "
+        "tensorflow/tflite-micro tensorflow/lite/micro/kernels/tanh.cc",
+        inputs=(Port("x", "m n", int16), Port("table", "256", uint16, low=2**15)),
+        outputs=(Port("q", "m n", int16),),
+        params=Params,
+        spec=spec,
+        program=Elementwise(element),
+        examples=examples,
+    )
+)
