@@ -31,11 +31,9 @@ def test_help_names_every_verb() -> None:
 def test_ops_list_has_every_op_once() -> None:
     listed = [line.split()[0] for line in invoke("ops", "list").output.splitlines()]
     assert listed == [op.id for op in all_ops()]
-    assert [line.split()[0] for line in invoke("ops", "list", "softmax").output.splitlines()] == [
-        "softmax.gemmlowp/1",
-        "softmax.ibert/1",
-        "softmax.polynomial/1",
-    ]
+    family = [line.split()[0] for line in invoke("ops", "list", "softmax").output.splitlines()]
+    assert family == [op.id for op in all_ops() if op.family == "softmax"]
+    assert len(family) >= 3
     assert "there is no family 'softmx'" in invoke("ops", "list", "softmx").output
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from numba import cuda
-from numba.core.errors import NumbaPerformanceWarning
+from numba.cuda.core.errors import NumbaPerformanceWarning  # not the one of numba.core
 
 from intsim.backends.widening import is_small, widened
 from intsim.op import Contraction, Elementwise, Program, Rowwise
