@@ -84,7 +84,7 @@ def read(path: str | Path) -> IntegerModel:
     try:
         with safetensors.safe_open(str(path), "numpy") as file:
             text = (file.metadata() or {}).get(KEY)
-            tensors: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safetensors: not a dict, has keys() only
     except (safetensors.SafetensorError, TypeError) as wrong:  # the second: a number type NumPy lacks
         raise ValueError(f"{path} is no safetensors file, or a part of it is missing: {wrong}") from None
     if text is None:

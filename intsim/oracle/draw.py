@@ -66,7 +66,7 @@ def params(cls: type[Params], source: Source, size: Mapping[str, int], only: Onl
                 made[name] = values if kind.per else values[0]
             case Real():
                 pass
-    p = cls(**{f.name: made[f.name] for f in dataclasses.fields(cls) if f.name in made})  # type: ignore[arg-type]
+    p = cls(**{f.name: made[f.name] for f in dataclasses.fields(cls) if f.name in made})  # type: ignore[arg-type]  # a dataclass by convention
     if not all(test(p) for *_, test in conditions(cls)):
         source.reject()
     return p

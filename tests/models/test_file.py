@@ -25,7 +25,7 @@ def path(model: Any, tmp_path: Path) -> Path:
 
 def parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     with safe_open(str(path), "numpy") as stored:
-        return json.loads(stored.metadata()["intsim"]), {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118
+        return json.loads(stored.metadata()["intsim"]), {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118  # safetensors: not a dict, has keys() only
 
 
 def forge(path: Path, header: dict[str, Any], tensors: dict[str, Any]) -> None:

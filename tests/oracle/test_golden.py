@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-import intsim
 from intsim.cli import main
 from intsim.oracle import golden, judge
 from intsim.oracle.adapter import load
@@ -223,4 +222,3 @@ def test_unknown_backend_and_unwritable_folder(tmp_path: Path) -> None:
     assert "there is no backend 'gpu'" in invoke("check", "--backend", "gpu").output
     (tmp_path / "file").write_text("")
     assert invoke("build", "--folder", tmp_path / "file").exit_code == 2
-    assert intsim.__version__

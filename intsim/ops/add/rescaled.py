@@ -24,12 +24,7 @@ from intsim.registry import register
 from intsim.scalar.fixed_point import multiply_by_quantized, wrap32
 from intsim.scalar.rounding import saturate
 from intsim.spec import fixed_point, rounding
-
-
-def _quantize(real: float) -> tuple[int, int]:
-    fraction, exponent = np.frexp(np.float64(real))
-    multiplier = int(np.floor(fraction * 2.0**31 + 0.5))
-    return (2**30, 30 - int(exponent)) if multiplier == 2**31 else (multiplier, 31 - int(exponent))
+from intsim.spec.tflite import quantize_multiplier
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +52,10 @@ class Params(Base):
         left_shift = fields.setdefault("left_shift", 20)
         twice = np.float64(np.float32(2) * scales[:2].max())
         out = twice / np.float64(np.float32(2**left_shift) * scales[2])
-        parts = [*_quantize(scales[0] / twice), *_quantize(scales[1] / twice), *_quantize(out)]
-        if parts[5] < 31:
+        if out >= 1 - 2.0**-32:  # from here on the multiplier rounds up to 1, and the shift falls below 31
             raise ValueError(f"add.rescaled: the result's scale {result} is too small beside {a} and {b}")
+        reals = (scales[0] / twice, scales[1] / twice, out)
+        parts = [part for real in reals for part in quantize_multiplier(float(real))]
         return cls(*parts, **fields)  # type: ignore[arg-type]  # six integers, in the order of the fields
 
 

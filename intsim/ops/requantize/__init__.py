@@ -10,6 +10,7 @@ import numpy as np
 from intsim.numerics import IntType, int8, int16, int32, uint8, unlimited
 from intsim.op import Oracle
 from intsim.params import Params
+from intsim.spec.tflite import quantize_multiplier
 
 RESULTS: tuple[IntType, ...] = (int8, uint8, int16, int32, unlimited)
 
@@ -20,18 +21,9 @@ def multiplier_and_shift(real: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[An
     real: one positive finite float64, or a row of them. Raises ValueError for anything else.
     Source: google-ai-edge/LiteRT tflite/kernels/internal/quantization_util.cc.
     """
-    value = np.atleast_1d(np.asarray(real, np.float64))
-    if not (np.isfinite(value) & (value > 0)).all():
-        raise ValueError(f"a real multiplier is positive and finite, got {real!r}")
-    fraction, exponent = np.frexp(value)
-    multiplier = np.floor(fraction * 2.0**31 + 0.5).astype(np.int64)  # ties away: all are positive
-    carried = multiplier == 2**31
-    multiplier, exponent = np.where(carried, 2**30, multiplier), exponent + carried
-    tiny = exponent < -31
-    shift = np.where(tiny, 31, 31 - exponent.astype(np.int64))
-    if (shift < 0).any():
-        raise ValueError(f"a real multiplier is below 2**31, got {value.max()}")
-    return np.where(tiny, 0, multiplier), shift
+    parts = [quantize_multiplier(float(one)) for one in np.atleast_1d(np.asarray(real, np.float64))]
+    multiplier, shift = np.array(parts, np.int64).T
+    return multiplier, shift
 
 
 class MultiplierParams(Params):

@@ -34,6 +34,7 @@ from intsim.scalar.fixed_point import (
 from intsim.scalar.functions import bit_length
 from intsim.scalar.rounding import saturate
 from intsim.spec import fixed_point, functions, rounding
+from intsim.spec.tflite import quantize_multiplier
 
 MOST = 2**12 - 1  # every term is at most 2**19, so the int32 total holds this many
 
@@ -57,11 +58,7 @@ class Params(Base):
         real_multiplier = min(float(np.float32(beta)) * float(np.float32(scale)) * 2.0**26, 2.0**31 - 1)
         if not (math.isfinite(scale) and math.isfinite(beta) and real_multiplier >= 1):
             raise ValueError(f"softmax.gemmlowp: scale * beta is at least 2**-26, got {scale} * {beta}")
-        fraction, exponent = math.frexp(real_multiplier)
-        multiplier = math.floor(fraction * 2**31 + 0.5)
-        if multiplier == 2**31:
-            multiplier, exponent = 2**30, exponent + 1
-        return cls(multiplier, 31 - exponent, scale=scale * beta, **fields)
+        return cls(*quantize_multiplier(real_multiplier), scale=scale * beta, **fields)
 
 
 def spec(q: Any, stop: Any, p: Params) -> Any:
