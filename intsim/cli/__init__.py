@@ -9,7 +9,7 @@ import click
 from intsim import __version__
 
 # verb -> the module of this package that holds a click command of that name
-_VERBS = ("check", "ops", "golden", "model", "warmup")
+_VERBS = ("check", "profiles", "ops", "golden", "model", "warmup")
 
 
 class _Verbs(click.Group):
@@ -33,6 +33,7 @@ def main() -> None:
     \b
     intsim check cpu                      verify the installation
     intsim check ./mykernel.py:backend    judge your kernel, bit for bit
+    intsim profiles                       the published systems that intsim reproduces, as measured
     intsim ops show softmax.ibert         formula, citation, parameters, limits
 
     Exit codes: 0 conforms, 1 mismatch, 2 usage, 3 the backend raised, crashed or timed out,

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from intsim.oracle.adapter import Adapter
+    from intsim.oracle.runner import Isolated
 
 SHOWN = 5  # failures in full
 
 
 @click.command()
 @click.argument("backend")
+@click.option("--profile", metavar="NAME", help="Which of a system's kernels (see intsim profiles).")
 @click.option("--op", "ops", multiple=True, metavar="NAME", help="Only this op or family (repeatable).")
 @click.option("--case", metavar="ID", help="Only the case with this id, as a report names it.")
 @click.option("--seed", default="intsim", show_default=True, help="Seed of the pseudorandom cases.")
@@ -19,13 +26,27 @@ SHOWN = 5  # failures in full
     "--in-process", is_flag=True, help="Call the backend in this process: for a debugger; a crash ends the run."
 )
 @click.option("--all", "show_all", is_flag=True, help=f"Show every failure in full, not only {SHOWN} an op.")
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the figures into this file, for intsim profiles.",
+)
 def check(
-    backend: str, ops: tuple[str, ...], case: str | None, seed: str, timeout: float, in_process: bool, show_all: bool
+    backend: str,
+    profile: str | None,
+    ops: tuple[str, ...],
+    case: str | None,
+    seed: str,
+    timeout: float,
+    in_process: bool,
+    show_all: bool,
+    record: Path | None,
 ) -> None:
     """Judge BACKEND against the spec and the golden outputs, bit for bit.
 
-    BACKEND is cpu, cuda, reference, onnxruntime, a file FILE.py:NAME or a module package.module:NAME. NAME is
-    a function decorated with @intsim.adapter("op", ...); it runs in a process of its own.
+    BACKEND is cpu, cuda, reference, a published system (intsim profiles lists them), a C library c:LIBRARY.so,
+    a file FILE.py:NAME or a module package.module:NAME. NAME is a function decorated with
+    @intsim.adapter("op", ...); libraries, files and modules run in a process of their own.
 
     \b
     Exit codes: 0 conforms, 1 mismatch, 2 usage, 3 the backend raised, crashed or timed out,
@@ -33,20 +54,12 @@ def check(
     """
     from intsim import __version__
     from intsim.oracle import golden, judge, report
-    from intsim.oracle.adapter import BUILT_IN, THIRD_PARTY, load
-    from intsim.oracle.runner import ChildFailed, Isolated
+    from intsim.oracle.runner import ChildFailed
 
     _known(ops, case)
-    runner = None
-    try:
-        if backend not in BUILT_IN and backend not in THIRD_PARTY and not in_process:
-            runner = Isolated(backend, timeout)  # before it is loaded here: its import may crash too
-        adapter = load(backend)
-    except ChildFailed as failed:
-        click.echo(f"{backend} could not be loaded: {failed}", err=True)
-        sys.exit(judge.FAILED_TO_RUN if failed.timed_out or "Error" not in str(failed) else judge.USAGE)
-    except (ValueError, ImportError) as wrong:
-        raise click.UsageError(str(wrong)) from None
+    if record is not None and (ops or case):
+        raise click.UsageError("--record takes a whole check: leave out --op and --case")
+    adapter, runner = _load(backend, profile, None if in_process else timeout)
     versions = "  ".join(f"{name} {version}" for name, version in adapter.versions().items())
     click.echo(f"intsim {__version__}  {adapter.name}  {versions}  python {sys.version.split()[0]}  seed {seed!r}\n")
     if backend == "cpu" and not case:
@@ -79,7 +92,29 @@ def check(
             f"there is no case {case!r} among those of {backend}; pseudorandom ones depend on --seed"
         )
     click.echo("\n".join(report.summary(result)))
+    if record is not None:
+        from intsim.oracle import evidence
+
+        evidence.write(record, evidence.of(result, backend, profile))
     sys.exit(result.exit_code)
+
+
+def _load(backend: str, profile: str | None, timeout: float | None) -> tuple[Adapter, Isolated | None]:
+    """The adapter, and the process of its own that a kernel of unknown origin gets where there is a ``timeout``."""
+    from intsim.oracle import judge
+    from intsim.oracle.adapter import BUILT_IN, load, systems
+    from intsim.oracle.runner import ChildFailed, Isolated
+
+    runner = None
+    try:
+        if timeout is not None and backend not in (*BUILT_IN, *systems()):
+            runner = Isolated(backend, timeout, profile)  # before it is loaded here: its import may crash too
+        return load(backend, profile), runner
+    except ChildFailed as failed:
+        click.echo(f"{backend} could not be loaded: {failed}", err=True)
+        sys.exit(judge.FAILED_TO_RUN if failed.timed_out or "Error" not in str(failed) else judge.USAGE)
+    except (ValueError, ImportError) as wrong:
+        raise click.UsageError(str(wrong)) from None
 
 
 def _compile(ops: tuple[str, ...]) -> None:

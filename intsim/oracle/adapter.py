@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ class Capability:
     only: fields (dotted through stages) and dimensions held to the values that it serves; cases are
         drawn inside them. cases: how many pseudorandom ones. longest: the largest dimension drawn.
     directed: further cases of the backend's own, for what its users meet.
+    serves: what the backend calls it; two capabilities with one op and other names are two rows of a report.
+    defect: where the backend departs from its own documentation here, with the evidence; the variant states it.
     """
 
     op: str
@@ -31,6 +34,8 @@ class Capability:
     cases: int = 12
     longest: int = 24
     directed: Callable[[], Iterable[Case]] = tuple
+    serves: str = ""
+    defect: str = ""
 
 
 @runtime_checkable
@@ -84,29 +89,82 @@ def adapter(*ops: str | Capability, name: str | None = None) -> Callable[[Callab
     return lambda function: FunctionAdapter(name or function.__name__, function, listed)
 
 
-BUILT_IN = ("cpu", "cuda", "reference")
-THIRD_PARTY = {"onnxruntime": "intsim.oracle.adapters.onnxruntime:Backend"}
+@dataclass(frozen=True, slots=True)
+class System:
+    """A published implementation that intsim reproduces: what its adapter module states as ``SYSTEM``.
 
-
-def load(target: str) -> Adapter:
-    """The adapter that a command line names: a built-in one, "FILE.py:NAME" or "package.module:NAME".
-
-    Raises ValueError where the file, module or name does not exist or is no adapter.
+    title: as its makers write it. runs: "wheel", "isolated environment" or "C library".
+    needs: the command that installs it. source: where the code that was read is (repository and path).
+    profiles: its kernels that differ in bits, by name, each with a sentence; the first is the default.
+    left: operators that no variant states, each with the reason.
     """
+
+    title: str
+    runs: str
+    needs: str
+    source: str
+    profiles: Mapping[str, str] = field(default_factory=dict)
+    left: Mapping[str, str] = field(default_factory=dict)
+
+
+BUILT_IN = ("cpu", "cuda", "reference")
+_C_LIBRARY = "c:"
+
+
+def systems() -> tuple[str, ...]:
+    """The names of the third-party systems: the modules of ``intsim.oracle.adapters`` that state a SYSTEM."""
+    from intsim.oracle import adapters
+
+    found = (module.name for module in pkgutil.iter_modules(adapters.__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_") and name != "builtin"))
+
+
+def system(name: str) -> System:
+    """What the adapter module ``name`` states. Nothing of the system itself is imported."""
+    stated: System = importlib.import_module(f"intsim.oracle.adapters.{name}").SYSTEM
+    return stated
+
+
+def load(target: str, profile: str | None = None) -> Adapter:
+    """The adapter that a command line names.
+
+    target: a built-in backend, a third-party system, "c:LIBRARY.so", "FILE.py:NAME" or "package.module:NAME".
+    profile: which of a system's kernels; None for its first. Raises ValueError where the file, module,
+    name or profile does not exist or is no adapter.
+    """
+    if target.startswith(_C_LIBRARY):
+        return _published("c_library", profile, library=target.removeprefix(_C_LIBRARY))
+    if target in systems() and target != "c_library":
+        return _published(target, profile)
+    if profile is not None:
+        raise ValueError(f"{target} has no profiles")
     if target in BUILT_IN:
         from intsim.oracle.adapters.builtin import Builtin
 
         return Builtin(target)
-    where, _, name = THIRD_PARTY.get(target, target).rpartition(":")
+    where, _, name = target.rpartition(":")
     if not where:
-        known = ", ".join([*BUILT_IN, *THIRD_PARTY])
-        raise ValueError(f"{target!r} is no backend: give one of {known}, FILE.py:NAME or package.module:NAME")
+        known = ", ".join([*BUILT_IN, *(n for n in systems() if n != "c_library")])
+        raise ValueError(
+            f"{target!r} is no backend: give one of {known}, c:LIBRARY.so, FILE.py:NAME or package.module:NAME"
+        )
     made = getattr(_module(where), name, None)
     if made is None:
         raise ValueError(f"{where} has no {name!r}")
     made = made() if isinstance(made, type) else made
     if not isinstance(made, Adapter):
         raise ValueError(f"{target} is a {type(made).__name__}, not a backend: decorate it with @intsim.adapter(...)")
+    return made
+
+
+def _published(name: str, profile: str | None, **place: str) -> Adapter:
+    module = importlib.import_module(f"intsim.oracle.adapters.{name}")
+    known = module.SYSTEM.profiles
+    if profile is not None and profile not in known:
+        there = f"it has {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"{module.SYSTEM.title} has no profile {profile!r}: {there}")
+    chosen = {"profile": profile or next(iter(known))} if known else {}
+    made: Adapter = module.Backend(**place, **chosen)
     return made
 
 

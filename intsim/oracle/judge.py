@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,9 +27,11 @@ CONFORMS, MISMATCH, USAGE, FAILED_TO_RUN, GOLDEN_DAMAGED, VACUOUS, REFERENCES_DI
 
 @dataclass(slots=True)
 class Row:
-    """The result for one op."""
+    """The result for one op, or for one of several operators of a system that the op states."""
 
     op: Op
+    serves: str = ""  # what the backend calls it
+    capabilities: list[Capability] = field(default_factory=list)
     judgements: list[Judgement] = field(default_factory=list)
     skipped: int = 0  # golden cases outside what the backend says it serves
     seconds: float = 0.0
@@ -44,6 +47,11 @@ class Row:
     def elements(self) -> int:
         """Output elements compared."""
         return sum(j.total for j in self.judgements)
+
+    @property
+    def wrong(self) -> int:
+        """Elements that differ; all of a case's where nothing could be compared."""
+        return sum(j.wrong or sum(a.size for a in j.case.wanted) for j in self.failures)
 
     @property
     def failures(self) -> list[Judgement]:
@@ -128,11 +136,17 @@ def cases_for(capability: Capability, *, seed: str = "intsim", label: str = "ran
     yield from capability.directed()
 
 
-def _by_op(adapter: Adapter) -> dict[str, list[Capability]]:
-    grouped: dict[str, list[Capability]] = {}
+def _rows(adapter: Adapter) -> list[tuple[Row, list[str]]]:
+    """The rows to fill, and for each of a row's capabilities the label of its pseudorandom cases."""
+    rows: dict[tuple[str, str], tuple[Row, list[str]]] = {}
+    seen: Counter[str] = Counter()
     for capability in adapter.capabilities():
-        grouped.setdefault(capability.op, []).append(capability)
-    return grouped
+        key = (capability.op, capability.serves)
+        row, labels = rows.setdefault(key, (Row(registry.get(capability.op), capability.serves), []))
+        row.capabilities.append(capability)
+        labels.append(f"random-{seen[capability.op]}" if seen[capability.op] else "random")
+        seen[capability.op] += 1
+    return list(rows.values())
 
 
 def _inside(case: Case, capability: Capability) -> bool:
@@ -169,24 +183,24 @@ def check(
     """
     runner = InProcess(adapter) if runner is None else runner
     report = Report(adapter.name, dict(adapter.versions()))
-    rows: dict[str, Row] = {}
-    for name, capabilities in _by_op(adapter).items():
+    for row, labels in _rows(adapter):
+        name = row.op.name
         if (ops and not {name, name.split(".")[0]} & set(ops)) or (case and not case.startswith(f"{name}/")):
             continue
-        row = rows.setdefault(name, Row(registry.get(name)))
-        start = time.perf_counter()
+        report.rows.append(row)
+        start, done = time.perf_counter(), set[str]()
         for one in itertools.chain.from_iterable(
-            cases_for(c, seed=seed, label=f"random-{i}" if i else "random") for i, c in enumerate(capabilities)
+            cases_for(c, seed=seed, label=label) for c, label in zip(row.capabilities, labels, strict=True)
         ):
             if one is None:
                 row.skipped += case is None
-            elif case is None or one.id == case:
+            elif one.id not in done and case in (None, one.id):
+                done.add(one.id)  # a golden case may lie inside two capabilities
                 _judge(one, runner, row, report)
             if row.count(Verdict.CRASHED, Verdict.TIMED_OUT) >= PATIENCE:
                 break
         row.seconds = time.perf_counter() - start
         progress(row)
-    report.rows = list(rows.values())
     return report
 
 

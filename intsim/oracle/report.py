@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from intsim.oracle.compare import Judgement, Verdict
 from intsim.oracle.judge import Report, Row
 
-HEADER = f"{'op':38} {'cases':>6} {'elements':>9} {'wrong':>6} {'unsupported':>12} {'time':>8}"
+HEADER = f"{'op':48} {'cases':>6} {'elements':>9} {'wrong':>6} {'unsupported':>12} {'time':>8}"
 
 
 def line(row: Row) -> str:
@@ -15,8 +15,9 @@ def line(row: Row) -> str:
     verdict = "" if not row.failures else f"  {row.failures[0].verdict.value.upper()}"
     if not row.failures and not row.judged:
         verdict = "  NOTHING JUDGED"
+    name = f"{row.serves} = {row.op.id}" if row.serves else row.op.id
     return (
-        f"{row.op.id:38} {row.judged:6} {row.elements:9,} {len(row.failures):6} "
+        f"{name:48} {row.judged:6} {row.elements:9,} {len(row.failures):6} "
         f"{row.count(Verdict.UNSUPPORTED):12} {row.seconds:6.2f} s{verdict}"
     )
 
@@ -31,8 +32,9 @@ def summary(report: Report) -> Iterable[str]:
     elements = sum(row.elements for row in report.rows)
     failures = report.failures
     skipped = sum(row.skipped for row in report.rows)
+    ops = len({row.op.name for row in report.rows})
     yield (
-        f"\n{report.name}: {len(report.rows)} ops, {judged} cases, {elements:,} elements compared to the bit, "
+        f"\n{report.name}: {ops} ops, {judged} cases, {elements:,} elements compared to the bit, "
         f"{len(failures)} cases failed"
     )
     if skipped:

@@ -79,14 +79,14 @@ class InProcess:
 class Isolated:
     """Calls in a process of their own, under a time limit; it is started anew after a crash."""
 
-    def __init__(self, target: str, timeout: float) -> None:
-        self._target, self._timeout = target, timeout
+    def __init__(self, target: str, timeout: float, profile: str | None = None) -> None:
+        self._target, self._timeout, self._profile = target, timeout, profile
         self._context = multiprocessing.get_context("spawn")
         self._start()
 
     def _start(self) -> None:
         self._pipe, theirs = self._context.Pipe()
-        self._process = self._context.Process(target=_serve, args=(self._target, theirs), daemon=True)
+        self._process = self._context.Process(target=_serve, args=(self._target, self._profile, theirs), daemon=True)
         self._process.start()
         theirs.close()
         ready = self._receive(self._timeout)
@@ -138,11 +138,11 @@ def _ending(code: int | None) -> str:
     return f"the process ended with exit code {code}"
 
 
-def _serve(target: str, pipe: Connection) -> None:
+def _serve(target: str, profile: str | None, pipe: Connection) -> None:
     """The other side: loads the backend, then answers a case with an outcome until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
     try:
-        adapter = load(target)
+        adapter = load(target, profile)
         pipe.send(([c.op for c in adapter.capabilities()], _versions(adapter)))
     except BaseException as error:  # also SystemExit at import: the other side must hear of it
         pipe.send(Outcome(verdict=Verdict.RAISED, text=f"{type(error).__name__}: {error}"))

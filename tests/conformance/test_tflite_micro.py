@@ -20,7 +20,7 @@ from intsim.spec.rounding import shift_right
 pytest.importorskip("flatbuffers", reason="writes the models")
 pytest.importorskip("tflite_micro", reason="the system that is judged (its wheel is for Linux)")
 
-from conformance import tflite_model
+from intsim.oracle.adapters import _tflite_model as tflite_model
 
 Array = np.ndarray[Any, Any]
 Call = tuple[tuple[Array, Array, Array], tuple[Any, Any, Any], tuple[int, int, int]]  # arrays, scales, zero points

@@ -22,10 +22,16 @@ import numpy as np
 
 from intsim.binding import Array
 from intsim.numerics import IntType, Overflow, Rounding, int4, int8, int16, int32, uint4, uint8, uint16
-from intsim.oracle.adapter import Capability, Unsupported
+from intsim.oracle.adapter import Capability, System, Unsupported
 from intsim.oracle.adapters import _onnxruntime_cases as own
 from intsim.oracle.cases import Case
 
+SYSTEM = System(
+    title="ONNX Runtime",
+    runs="wheel",
+    needs="pip install 'intsim[onnxruntime]'",
+    source="microsoft/onnxruntime onnxruntime/core/providers/cpu/quantization, onnxruntime/core/mlas/lib",
+)
 OPSET = 21  # the first with blocked scales, 4 and 16 bits; MatMulInteger is from 10, DynamicQuantizeLinear from 11
 IR_VERSION = 10  # the first that may name opset 21
 # (a, b, result) of the QLinearMatMul kernels; for the others the runtime says NOT_IMPLEMENTED.
@@ -106,6 +112,7 @@ class Backend:
                 cases=20,
                 longest=40,
                 directed=partial(own.qlinear, a, b, y),
+                serves="QLinearMatMul",
             )
             for a, b, y in QLINEAR
         ]
@@ -113,11 +120,13 @@ class Backend:
         wrapping: dict[str, Any] = {"acc": (int32,), "overflow": (Overflow.WRAP,)}
         even: dict[str, Any] = {"rounding": (Rounding.TIES_TO_EVEN,)}
         return [
-            Capability("matmul.integer", wrapping | {"a": eight, "b": eight}, 60, 40, own.matmul),
+            Capability("matmul.integer", wrapping | {"a": eight, "b": eight}, 60, 40, own.matmul, "MatMulInteger"),
             *products,
-            Capability("quantize.affine", even | {"dtype": QUANTIZED}, 80, 40, own.quantize),
-            Capability("dequantize.affine", {"q": (*QUANTIZED, int32)}, 80, 40, own.dequantize),
-            Capability("quantize.dynamic_asymmetric", even | {"dtype": (uint8,)}, 40, 40, own.dynamic),
+            Capability("quantize.affine", even | {"dtype": QUANTIZED}, 80, 40, own.quantize, "QuantizeLinear"),
+            Capability("dequantize.affine", {"q": (*QUANTIZED, int32)}, 80, 40, own.dequantize, "DequantizeLinear"),
+            Capability(
+                "quantize.dynamic_asymmetric", even | {"dtype": (uint8,)}, 40, 40, own.dynamic, "DynamicQuantizeLinear"
+            ),
         ]
 
     def versions(self) -> Mapping[str, str]:

@@ -1,0 +1,66 @@
+"""Every published system that installs as a package, against the variants that claim to be it: equal to the bit.
+
+One module an adapter beside this one tests what is peculiar to it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from intsim.oracle import evidence, judge
+from intsim.oracle.adapter import System, load, system, systems
+
+LEAST_ELEMENTS = 100_000
+LEAST_CASES = 5
+
+PROFILES = [(name, p) for name in systems() if system(name).runs != "C library" for p in system(name).profiles or ("",)]
+
+
+@cache
+def report(name: str, profile: str) -> judge.Report:
+    return judge.check(load(name, profile or None))
+
+
+@pytest.mark.compiled  # what is judged is not intsim's kernels: once is enough
+@pytest.mark.parametrize(("name", "profile"), PROFILES, ids=lambda text: text or "only")
+def test_every_element_is_equal_in_every_row(name: str, profile: str) -> None:
+    made = report(name, profile)
+    made.raise_for_mismatch()
+    assert made.exit_code == judge.CONFORMS, str(made)
+    assert made.proofs == len(made.rows), "a planted wrong expectation a row"
+    short = {row.serves: (row.judged, row.elements) for row in made.rows if row.elements < LEAST_ELEMENTS}
+    assert not short, f"rows with fewer than {LEAST_ELEMENTS} elements: {short}"
+    assert min(row.judged for row in made.rows) >= LEAST_CASES
+    assert all(row.serves for row in made.rows), "each row says what the system calls it"
+
+
+@pytest.mark.parametrize("name", systems())
+def test_an_adapter_states_its_system(name: str) -> None:
+    stated = system(name)
+    assert isinstance(stated, System)
+    assert stated.runs in {"wheel", "isolated environment", "C library"}
+    assert stated.title
+    assert stated.needs
+    assert "/" in stated.source
+    assert all(stated.left.values()), "a reason for what is left"
+
+
+@pytest.mark.parametrize("name", [n for n in systems() if n != "c_library"])
+def test_an_unknown_profile_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="has no profile 'none'"):
+        load(name, "none")
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("name", "profile"), PROFILES, ids=lambda text: text or "only")
+def test_the_recorded_figures_are_those_of_this_release(name: str, profile: str) -> None:
+    """Every row of this check has a recorded line of no mismatch, for the same variant and parameters."""
+    made = evidence.of(report(name, profile), name, profile or None)
+    recorded = {(line.serves, line.op): line for line in evidence.read() if line.place == made[0].place}
+    for line in made:
+        known = recorded[line.serves, line.op]
+        assert (known.mismatches, known.params, known.defect) == (0, line.params, line.defect)
+        assert known.elements >= LEAST_ELEMENTS
+    assert len(recorded) == len(made), "a recorded row that this release does not make"
