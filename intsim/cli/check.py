@@ -44,8 +44,8 @@ def check(
 ) -> None:
     """Judge BACKEND against the spec and the golden outputs, bit for bit.
 
-    BACKEND is cpu, cuda, reference, a published system (intsim profiles lists them), a C library c:LIBRARY.so,
-    a file FILE.py:NAME or a module package.module:NAME. NAME is a function decorated with
+    BACKEND is cpu, cuda, reference, a published system (intsim profiles lists them), one that is a source
+    checkout SYSTEM:FOLDER, a C library c:LIBRARY.so, a file FILE.py:NAME or a module package.module:NAME. NAME is a function decorated with
     @intsim.adapter("op", ...); libraries, files and modules run in a process of their own.
 
     \b
