@@ -107,8 +107,8 @@ def on_cpu() -> Iterator[None]:
 WIDEST = 22  # bits of a short scale: an int32 times it is exact in float64
 
 
-def short_scale(low: Fraction, high: Fraction | None, holds: Callable[[float], bool]) -> float | None:
-    """The scale of the fewest fraction bits in [low, high) for which ``holds``; None where WIDEST bits do not do.
+def short_scale(low: Fraction, holds: Callable[[float], bool]) -> float | None:
+    """The scale of the fewest fraction bits, just above ``low``, for which ``holds``; None where WIDEST do not do.
 
     Such a scale times an integer is exact in float64, and so is the quotient that takes it back: the
     published modules, which carry real = scale * q, then see the integers themselves.
@@ -118,7 +118,7 @@ def short_scale(low: Fraction, high: Fraction | None, holds: Callable[[float], b
         candidate = Fraction(numerator, 2**bits)
         if numerator >= 2**WIDEST:
             break
-        if candidate > 0 and (high is None or candidate < high) and holds(float(candidate)):
+        if candidate > 0 and holds(float(candidate)):
             return float(candidate)
     return None
 

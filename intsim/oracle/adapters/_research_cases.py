@@ -114,7 +114,7 @@ def log_int_softmax() -> Iterator[Case]:
     op = softmax_fqvit.OP
     for scale in (2.0**-3, 2.0**-4, 2.0**-5, 2.0**-6, 0.071, 0.15, 0.3):
         p = softmax_fqvit.Params.from_scale(scale)
-        rows = attention_rows(f"fqvit {scale}", int8, 60, TOKENS)
+        rows = attention_rows(f"fqvit {scale}", int8, 108, TOKENS)
         yield make(op, f"fqvit-rows-{scale:.4g}", "rows of an attention layer", (rows,), p)
         yield make(op, f"fqvit-pairs-{scale:.4g}", "every difference of two int8", (every_difference(),), p)
         for n in (2, 3, 5, 6, 7, 11, 12, 23, 24):
@@ -126,6 +126,10 @@ def log_int_softmax() -> Iterator[Case]:
         yield make(op, f"fqvit-codes-{bits}", "codes of other widths", (rows,), p)
 
 
-def wide(text: str, m: int, n: int, bits: int) -> Any:
-    """Pseudorandom int32 of about ``bits`` bits and a sign."""
-    return pseudorandom(text, int32, m, n) >> (31 - bits)
+def dyadic_unsigned() -> Iterator[Case]:
+    yield from dyadic()
+    op, params = requantize_dyadic.OP, requantize_dyadic.Params
+    every = np.arange(-(2**12), 2**15, dtype=np.int32).reshape(-1, 256)
+    for scale in (2.0**-6, 0.0137, 0.99):
+        p = params.from_scale(scale, dtype=uint8)
+        yield make(op, f"published-uint8-{scale:.4g}", "after a ReLU: negatives become 0", (every,), p)
