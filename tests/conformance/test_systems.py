@@ -16,7 +16,9 @@ LEAST_ELEMENTS = 100_000
 LEAST_CASES = 5
 
 ELSEWHERE = {"C library", "source checkout"}  # not to be had as a package
-PROFILES = [(name, p) for name in systems() if system(name).runs not in ELSEWHERE for p in system(name).profiles or ("",)]
+PROFILES = [
+    (name, p) for name in systems() if system(name).runs not in ELSEWHERE for p in system(name).profiles or ("",)
+]
 
 
 @cache

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from intsim.binding import Array
-from intsim.numerics import IntType, int8, int16, int32, uint8, unlimited
-from intsim.ops.activation import shiftgelu_ivit
+from intsim.numerics import IntType, Rounding, int8, int16, int32, uint8, unlimited
+from intsim.ops.activation import gelu_ita as activation_gelu_ita, shiftgelu_ivit
 from intsim.ops.layernorm import ivit as layernorm_ivit
-from intsim.ops.requantize import dyadic as requantize_dyadic
-from intsim.ops.softmax import fqvit as softmax_fqvit, shiftmax_ivit
+from intsim.ops.requantize import dyadic as requantize_dyadic, single_rounding
+from intsim.ops.softmax import fqvit as softmax_fqvit, itapartialmax, shiftmax_ivit
 from intsim.oracle.cases import Case, make
 
 NO_ZERO_POINT = (np.array([0]),)
@@ -110,20 +109,17 @@ def dyadic() -> Iterator[Case]:
         yield make(op, f"published-{t}-large", "nearly all saturate", (acc >> 9,), p)
 
 
-def log_int_softmax() -> Iterator[Case]:
-    op = softmax_fqvit.OP
-    for scale in (2.0**-3, 2.0**-4, 2.0**-5, 2.0**-6, 0.071, 0.15, 0.3):
-        p = softmax_fqvit.Params.from_scale(scale)
-        rows = attention_rows(f"fqvit {scale}", int8, 108, TOKENS)
-        yield make(op, f"fqvit-rows-{scale:.4g}", "rows of an attention layer", (rows,), p)
-        yield make(op, f"fqvit-pairs-{scale:.4g}", "every difference of two int8", (every_difference(),), p)
-        for n in (2, 3, 5, 6, 7, 11, 12, 23, 24):
-            equal = np.zeros((1, n), np.int8)
-            yield make(op, f"fqvit-equal-{n}-{scale:.4g}", "a ratio of n: at 1.5 * 2**k or beside", (equal,), p)
+def log_int_softmax(scale: float) -> Iterator[Case]:
+    op, p = softmax_fqvit.OP, softmax_fqvit.Params.from_scale(scale)
+    rows = attention_rows(f"fqvit {scale}", int8, 108, TOKENS)
+    yield make(op, f"fqvit-rows-{scale:.4g}", "rows of an attention layer", (rows,), p)
+    yield make(op, f"fqvit-pairs-{scale:.4g}", "every difference of two int8", (every_difference(),), p)
+    for n in (2, 3, 5, 6, 7, 11, 12, 23, 24):
+        equal = np.zeros((1, n), np.int8)
+        yield make(op, f"fqvit-equal-{n}-{scale:.4g}", "a ratio of n: at 1.5 * 2**k or beside", (equal,), p)
     for bits in (2, 3, 5):
-        p = softmax_fqvit.Params.from_scale(2.0**-4, code_bits=bits)
-        rows = attention_rows(f"fqvit codes {bits}", int8, 24, TOKENS)
-        yield make(op, f"fqvit-codes-{bits}", "codes of other widths", (rows,), p)
+        other = softmax_fqvit.Params.from_scale(scale, code_bits=bits)
+        yield make(op, f"fqvit-codes-{bits}-{scale:.4g}", "codes of other widths", (rows[:12],), other)
 
 
 def dyadic_unsigned() -> Iterator[Case]:
@@ -133,3 +129,49 @@ def dyadic_unsigned() -> Iterator[Case]:
     for scale in (2.0**-6, 0.0137, 0.99):
         p = params.from_scale(scale, dtype=uint8)
         yield make(op, f"published-uint8-{scale:.4g}", "after a ReLU: negatives become 0", (every,), p)
+
+
+def streamed() -> Iterator[Case]:
+    op, p = itapartialmax.OP, itapartialmax.Params(group=16, step_bits=0, peak=255)
+    for n in (16, 32, 64, 128, 256):
+        rows = attention_rows(f"ita {n}", int8, 128, n)
+        yield make(op, f"ita-rows-{n}", "rows of an attention layer", (rows,), p)
+        near = (rows >> 5).astype(np.int8)
+        yield make(op, f"ita-near-{n}", "differences of a few steps: every shift that leaves something", (near,), p)
+    steps = np.repeat(np.arange(-8, 8, dtype=np.int8), 16)[None]
+    rising = np.concatenate([steps * k for k in (1, 2, 3, 5, 9, 15)])
+    both = np.concatenate([rising, rising[:, ::-1]])
+    yield make(op, "ita-stairs", "the maximum rises at every group, or never", (both,), p)
+
+
+def gelu_ita() -> Iterator[Case]:
+    op, params = activation_gelu_ita.OP, activation_gelu_ita.Params
+    every = np.arange(-128, 128, dtype=np.int8).reshape(1, 256)
+    for k in range(400):
+        p = params.from_scale(0.0146 * (1 / 0.0146) ** (k / 399))
+        yield make(op, f"ita-scale-{k}", "every int8, at scales from 0.0146 to 1", (every,), p)
+
+
+def requantize_ita() -> Iterator[Case]:
+    op = single_rounding.OP
+    every = np.arange(-6144, 6144, dtype=np.int32).reshape(12, 1024)
+    wide = pseudorandom("ita requantize", int32, 5, 1024)
+    for multiplier, shift, zero_point in (
+        (1, 5, 0),
+        (1, 1, 3),
+        (3, 7, -5),
+        (127, 13, 0),
+        (128, 12, 17),
+        (255, 14, -128),
+    ):
+        p = single_rounding.Params(multiplier, shift, zero_point, rounding=Rounding.TIES_TO_POSITIVE)
+        why = "ties of both signs" if shift < 10 else "an ordinary scale"
+        yield make(op, f"ita-{multiplier}-{shift}", why, (every,), p)
+        p = single_rounding.Params(multiplier, 22, zero_point, rounding=Rounding.TIES_TO_POSITIVE)
+        why = "accumulators of 24 bits, the longest shift that is exact"
+        yield make(op, f"ita-{multiplier}-long", why, (wide >> 7,), p)
+    ties = ((2 * np.arange(-64, 64, dtype=np.int64) + 1) << 21).astype(np.int32)[:, None] + np.arange(
+        -2, 3, dtype=np.int32
+    )
+    p = single_rounding.Params(1, 22, 1, rounding=Rounding.TIES_TO_POSITIVE)
+    yield make(op, "ita-beside-ties", "at ties and one step beside them", (ties,), p)

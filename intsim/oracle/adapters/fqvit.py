@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,7 @@ class Backend:
         for scale in SCALES:
             p = fqvit.Params.from_scale(scale)
             held = {"ln2": (p.ln2,), "b_over_a": (p.b_over_a,), "c_over_a": (p.c_over_a,)}
-            first = not made
-            made.append(
-                Capability("softmax.fqvit", held, 2, 24, own.log_int_softmax if first else tuple, "QIntSoftmax")
-            )
+            made.append(Capability("softmax.fqvit", held, 3, 24, partial(own.log_int_softmax, scale), "QIntSoftmax"))
         return made
 
     def versions(self) -> Mapping[str, str]:
@@ -101,8 +98,9 @@ def _scale(ln2: int, b_over_a: int, c_over_a: int) -> float:
     low = max(fqvit.LN2 / ln2, b / (b_over_a + 1), math.sqrt(1.0 / a / (c_over_a + 1)))  # each constant: below it
     found = short_scale(
         Fraction(low),
-        lambda s: (math.floor(-fqvit.LN2 / s), math.floor(b / s), math.floor(1.0 / a / s**2))
-        == (-ln2, b_over_a, c_over_a),
+        lambda s: (
+            (math.floor(-fqvit.LN2 / s), math.floor(b / s), math.floor(1.0 / a / s**2)) == (-ln2, b_over_a, c_over_a)
+        ),
     )
     if found is None:
         raise Unsupported(f"no scale of 22 bits makes the constants {ln2}, {b_over_a}, {c_over_a}")
