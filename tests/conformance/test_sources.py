@@ -153,6 +153,7 @@ def test_a_module_that_needs_a_package_names_it(tmp_path: Path) -> None:
 
 def test_a_call_of_cuda_stays_on_the_cpu_and_what_is_not_whole_is_refused(tmp_path: Path) -> None:
     import torch
+
     before = torch.Tensor.cuda
     backend = load(f"hawq:{write(tmp_path, 'hawq', quant_utils=ON_A_GPU)}")
 
