@@ -10,6 +10,7 @@ import numpy as np
 from intsim.binding import Array
 from intsim.numerics import IntType, Rounding, int8, int16, int32, uint8, unlimited
 from intsim.ops.activation import gelu_ita as activation_gelu_ita, shiftgelu_ivit
+from intsim.ops.add import dyadic as add_dyadic
 from intsim.ops.layernorm import ivit as layernorm_ivit
 from intsim.ops.requantize import dyadic as requantize_dyadic, single_rounding
 from intsim.ops.softmax import fqvit as softmax_fqvit, itapartialmax, shiftmax_ivit
@@ -107,6 +108,21 @@ def dyadic() -> Iterator[Case]:
         yield make(op, f"published-{t}-columns", "products of more than 53 bits, a multiplier a column", (acc,), p)
         p = params.from_scale(scales * 2.0**20, dtype=t)
         yield make(op, f"published-{t}-large", "nearly all saturate", (acc >> 9,), p)
+
+
+def residual() -> Iterator[Case]:
+    op, params = add_dyadic.OP, add_dyadic.Params
+    halves = np.arange(-128, 128, dtype=np.int32)
+    a, b = (np.ascontiguousarray(side) for side in np.broadcast_arrays(halves[:, None], halves))
+    for t in SYMMETRIC:
+        for shift in (33, 35):
+            p = params(2**30, shift, 2**30, 33, dtype=t)
+            yield make(op, f"published-{t}-ties-{shift}", "every pair of two int8: ties on both sides", (a, b), p)
+        acc = pseudorandom(f"residual {t}", int32, 96, 384)
+        other = pseudorandom(f"residual b {t}", t, 96, 384).astype(np.int32)
+        columns = (1 + np.arange(384) / 384) * 2.0 ** (t.bits - 33)
+        p = params.from_scales(columns, 0.71, 1.0, dtype=t)
+        yield make(op, f"published-{t}-columns", "an accumulator with a scale a column, a residual", (acc, other), p)
 
 
 def log_int_softmax(scale: float) -> Iterator[Case]:

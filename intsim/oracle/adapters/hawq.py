@@ -38,8 +38,8 @@ SYSTEM = System(
     needs=CHECKOUT.needs,
     source="Zhen-Dong/HAWQ utils/quantization_utils/quant_utils.py",
     left={
-        "fixedpoint_fn, case 1": "a residual sum: two results of case 0, not clamped, added in float32; each of the "
-        "two is requantize.dyadic, no variant states their sum",
+        "fixedpoint_fn, case 1": "a residual sum, which add.dyadic states with an unlimited result: the two sides come "
+        "in one float tensor that holds both only where they are short, and their sum goes out as float32",
     },
 )
 FLOAT32 = 2**24  # integers up to here are float32 scales

@@ -4,6 +4,7 @@
     activation.shiftgelu_ivit  IntGELU         ShiftGELU
     layernorm.ivit             IntLayerNorm    I-LayerNorm
     requantize.dyadic          fixedpoint_mul  what QuantAct rescales with
+    add.dyadic                 fixedpoint_mul  the same with a residual
 
 The modules carry real = scale * q and take q back with a division. In float32, as published, that and
 their sums round; here they run in float64, at scales of few bits, so that they see the integers.
@@ -79,6 +80,7 @@ class Backend:
                 "IntLayerNorm",
             ),
             Capability("requantize.dyadic", eight, 12, 24, own.dyadic, "fixedpoint_mul"),
+            Capability("add.dyadic", {"dtype": own.SYMMETRIC}, 20, 24, own.residual, "fixedpoint_mul, identity"),
         ]
 
     def versions(self) -> Mapping[str, str]:
@@ -90,6 +92,7 @@ class Backend:
             "activation.shiftgelu_ivit": self._gelu,
             "layernorm.ivit": self._layernorm,
             "requantize.dyadic": self._requantize,
+            "add.dyadic": self._residual,
         }
         if case.op.name not in served:
             raise Unsupported(f"I-ViT has no module for {case.op.name}")
@@ -126,21 +129,31 @@ class Backend:
         return whole(y[0].numpy(), case)
 
     def _requantize(self, case: Case) -> Array:
-        """fixedpoint_mul gets two scales; multiplier / 2**31 and 2**(shift - 31) have the quotient that is judged."""
         p = case.params
-        if not p.multiplier.all():
-            raise Unsupported("fixedpoint_mul divides by the input's scale, which is not 0")
-        if p.dtype not in own.SYMMETRIC or p.zero_point.any():
-            raise Unsupported("fixedpoint_mul clamps to 8 or 16 bits and adds no zero point")
-        scale = p.multiplier / 2.0**31
-        utilities = module(self._place, "quant_utils")
-        y = utilities.fixedpoint_mul.apply(
-            _tensor(case.acc * scale),
-            _tensor(np.broadcast_to(scale, case.acc.shape[-1]).copy()),
-            p.dtype.bits,
-            "symmetric",
-            _tensor(np.broadcast_to(2.0 ** (p.shift - 31.0), case.acc.shape[-1]).copy()),
-        )
+        if p.zero_point.any():
+            raise Unsupported("fixedpoint_mul adds no zero point")
+        return self._fixedpoint(case, (case.acc, p.multiplier, p.shift))
+
+    def _residual(self, case: Case) -> Array:
+        p = case.params
+        return self._fixedpoint(case, (case.a, p.a_multiplier, p.a_shift), (case.b, p.b_multiplier, p.b_shift))
+
+    def _fixedpoint(self, case: Case, *sides: tuple[Array, Array, Array]) -> Array:
+        """fixedpoint_mul of one side, or of two: integers with the multiplier and shift that are judged.
+
+        It makes them of the quotient of two scales: here multiplier / 2**shift, and a result's scale of 1.
+        """
+        t = case.params.dtype
+        if t not in own.SYMMETRIC:
+            raise Unsupported("fixedpoint_mul clamps to 8 or 16 bits")
+        if not all(multiplier.all() for _, multiplier, _ in sides):
+            raise Unsupported("fixedpoint_mul divides by the scale of each side, which is not 0")
+        given = []
+        for x, multiplier, shift in sides:
+            scale = np.broadcast_to(multiplier / 2.0**shift, x.shape[-1:])  # 31 bits: exact
+            given.append((_tensor(x * scale), _tensor(scale)))
+        function = module(self._place, "quant_utils").fixedpoint_mul
+        y = function.apply(*given[0], t.bits, "symmetric", _tensor([1.0]), *(given[1] if len(given) > 1 else ()))
         return whole(y.numpy(), case)
 
 
