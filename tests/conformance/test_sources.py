@@ -64,7 +64,7 @@ def write(root: Path, name: str, **modules: str) -> Path:
 
 
 def test_the_systems_that_are_checkouts() -> None:
-    assert NAMES == ("fqvit", "hawq", "ita", "ivit")
+    assert NAMES == ("fqvit", "hawq", "ita", "ivit", "quantlib")
 
 
 @pytest.mark.parametrize("name", NAMES)
