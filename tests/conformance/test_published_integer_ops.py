@@ -7,10 +7,8 @@ needed here. Sources:
     I-BERT    kssteven418/I-BERT 1b09c75, fairseq/quantization/utils/quant_modules.py, in float64
     FQ-ViT    megvii-research/FQ-ViT 5daf591, models/ptq/layers.py, in float64
     Deeploy   pulp-platform/Deeploy bf64cfa, TargetLibraries/Generic/src/*_s8.c, gcc -O2
-    ITA       pulp-platform/ITA ba96519, PyITA/softmax.py, gelu.py, util.py
-    HAWQ-V3   Zhen-Dong/HAWQ 1616df6, utils/quantization_utils/quant_utils.py, float64 of float32 scales
 
-I-ViT, FQ-ViT, ITA and HAWQ-V3 are also judged whole, where there is a checkout: ``intsim check ivit:FOLDER``.
+I-ViT and FQ-ViT are also judged whole, where there is a checkout: ``intsim check ivit:FOLDER``.
 """
 
 from __future__ import annotations
@@ -25,15 +23,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intsim.execute import reference, run
-from intsim.numerics import Rounding, int8, int16, unlimited
-from intsim.ops.activation import gelu_deeploy, gelu_ita, shiftgelu_ivit
+from intsim.numerics import int8, int16, unlimited
+from intsim.ops.activation import gelu_deeploy, shiftgelu_ivit
 from intsim.ops.layernorm import deeploy as layernorm_deeploy, ivit, rmsnorm_deeploy
-from intsim.ops.requantize import dyadic, single_rounding
 from intsim.ops.softmax import deeploy, fqvit, ibert_module, itamax, itapartialmax, shiftmax_ivit
 
 Q = [[127, 100, 64, 3, 0, -1, -40, -128], [-5, -9, -17, -33, -65, -100, -127, -128], [0, 0, 0, 1, 1, 1, 2, 2]]
-STAIRS = [[*range(-16, 0), *range(0, -16, -1), *[3, 2, 1, 0] * 4]]
-ACC = [[-2000, -49, -24, -8, 0, 8, 24, 49, 2000]]
 RISING = [[-128, -113, -98, -83, -67, -51, 0, 127], Q[0], Q[1]]
 SPIKES = [[0] * 7 + [1], [0] * 7 + [45], [300, -300] * 4]
 WEIGHT = [1000, -1000, 2**20, -(2**20), 2**31 - 1, -(2**31), 7, -77]
@@ -252,34 +247,6 @@ VECTORS: dict[str, tuple[str, tuple[Any, ...], Any, list[list[int]]]] = {
             [340710, 329630, 307470, 263150, 174510, 70784, 1569, 0],
             [354560, 354560, 354560, 357330, 357330, 357330, 360100, 360100],
         ],
-    ),
-    "ITA streamingPartialSoftmax, less 128": (
-        "softmax.itapartialmax",
-        (i8(STAIRS),),
-        itapartialmax.Params(step_bits=0, peak=255),
-        [[*[-128] * 14, -127, -126, -124, -126, -127, *[-128] * 13, *[-96, -112, -120, -124] * 4]],
-    ),
-    "ITA i_gelu, scale 0.0146": (
-        "activation.gelu_ita",
-        (i8(Q),),
-        gelu_ita.Params.from_scale(0.0146),
-        [
-            [-8006080, -5993500, -3425728, -110256, 0, 28900, 686440, 245872],
-            [137780, 236196, 403172, 628452, 730340, 504100, 245872, 245872],
-            [0, 0, 0, -36076, -36076, -36076, -72830, -72830],
-        ],
-    ),
-    "ITA requantize, 3 / 2**4 - 5": (
-        "requantize.single_rounding",
-        (i32(ACC),),
-        single_rounding.Params(3, 4, -5, rounding=Rounding.TIES_TO_POSITIVE),
-        [[-128, -14, -9, -6, -5, -3, 0, 4, 127]],
-    ),
-    "HAWQ-V3 fixedpoint_fn, scales 0.0123 * 0.0456 / 9.87": (
-        "requantize.dyadic",
-        (i32([[2**31 - 1, -(2**31), 123456789, -987654321]]),),
-        dyadic.Params(1999413454, 45, dtype=int16),
-        [[32767, -32768, 7016, -32768]],
     ),
 }
 

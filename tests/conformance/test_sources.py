@@ -1,6 +1,7 @@
 """Systems that are source checkouts: what is said where the checkout is missing or another, and that its bits count.
 
 The checkouts themselves are not here: their figures are recorded by ``intsim profiles measure SYSTEM:FOLDER``.
+Some of what their code gave, once, stands here as vectors (of I-ViT and FQ-ViT: test_published_integer_ops.py).
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import importlib
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from intsim import cli
-from intsim.numerics import int8
+from intsim.execute import run
+from intsim.numerics import Overflow, Rounding, int8, int16
+from intsim.ops.activation import gelu_ita
+from intsim.ops.layernorm import deeploy as layernorm_deeploy
 from intsim.ops.requantize import dyadic, single_rounding
-from intsim.ops.softmax import shiftmax_ivit
+from intsim.ops.softmax import itapartialmax, shiftmax_ivit
 from intsim.oracle import evidence, judge
 from intsim.oracle.adapter import Unsupported, checkouts, load, published, system
 from intsim.oracle.adapters import _checkout
@@ -26,6 +31,75 @@ from intsim.oracle.cases import make
 
 NAMES = checkouts()
 LEAST_ELEMENTS = 100_000
+
+Q = [[127, 100, 64, 3, 0, -1, -40, -128], [-5, -9, -17, -33, -65, -100, -127, -128], [0, 0, 0, 1, 1, 1, 2, 2]]
+STAIRS = [[*range(-16, 0), *range(0, -16, -1), *[3, 2, 1, 0] * 4]]
+ACC = [[-2000, -49, -24, -8, 0, 8, 24, 49, 2000]]
+
+
+def i8(x: Any) -> Any:
+    return np.array(x, np.int8)
+
+
+def i32(x: Any) -> Any:
+    return np.array(x, np.int32)
+
+
+# op, inputs, params, what the published code gave
+VECTORS: dict[str, tuple[str, tuple[Any, ...], Any, list[list[int]]]] = {
+    "ITA streamingPartialSoftmax, less 128": (
+        "softmax.itapartialmax",
+        (i8(STAIRS),),
+        itapartialmax.Params(step_bits=0, peak=255),
+        [[*[-128] * 14, -127, -126, -124, -126, -127, *[-128] * 13, *[-96, -112, -120, -124] * 4]],
+    ),
+    "ITA i_gelu, scale 0.0146": (
+        "activation.gelu_ita",
+        (i8(Q),),
+        gelu_ita.Params.from_scale(0.0146),
+        [
+            [-8006080, -5993500, -3425728, -110256, 0, 28900, 686440, 245872],
+            [137780, 236196, 403172, 628452, 730340, 504100, 245872, 245872],
+            [0, 0, 0, -36076, -36076, -36076, -72830, -72830],
+        ],
+    ),
+    "ITA requantize, 3 / 2**4 - 5": (
+        "requantize.single_rounding",
+        (i32(ACC),),
+        single_rounding.Params(3, 4, -5, rounding=Rounding.TIES_TO_POSITIVE),
+        [[-128, -14, -9, -6, -5, -3, 0, 4, 127]],
+    ),
+    "HAWQ-V3 fixedpoint_fn, scales 0.0123 * 0.0456 / 9.87": (
+        "requantize.dyadic",
+        (i32([[2**31 - 1, -(2**31), 123456789, -987654321]]),),
+        dyadic.Params(1999413454, 45, dtype=int16),
+        [[32767, -32768, 7016, -32768]],
+    ),
+    "quantlib PACTIntegerITAPartialMax, groups of 2, less 128": (
+        "softmax.itapartialmax",
+        (i8([[-120, -113, -98, -83, -67, -51, 0, 127], *Q[:2]]),),
+        itapartialmax.Params(group=2, peak=255),
+        [
+            [-128, -128, -127, -127, -125, -125, -114, 101],
+            [1, -64, -96, -120, -120, -120, -124, -128],
+            [-65, -65, -65, -97, -113, -121, -125, -125],
+        ],
+    ),
+    "quantlib PACTIntegerLayerNorm, which clips": (
+        "layernorm.deeploy",
+        (
+            i8(Q),
+            i32([500, -500, 2**14, -(2**14), 2**15 - 1, -(2**15), 3, -39]),
+            i32([0, 1, -1, 5, 100, -100, 2**20, -(2**20)]),
+        ),
+        layernorm_deeploy.Params(5, overflow=Overflow.SATURATE),
+        [
+            [23, -18, 127, 80, -128, 127, 127, -128],
+            [17, -17, 127, -128, -104, 127, 127, -128],
+            [0, 0, -1, -128, 127, -128, 127, -128],
+        ],
+    ),
+}
 
 UTIL = """
 import numpy as np
@@ -45,6 +119,13 @@ class Halve(torch.autograd.Function):
         return z * factor
 fixedpoint_fn = Halve
 """
+
+
+@pytest.mark.parametrize("name", VECTORS)
+@pytest.mark.parametrize("backend", ["reference", "exact", "cpu"])
+def test_what_the_published_code_gave(name: str, backend: str) -> None:
+    op, inputs, p, want = VECTORS[name]
+    assert run(op, *inputs, p=p, backend=backend).tolist() == want
 
 
 def checkout_of(name: str) -> _checkout.Checkout:
@@ -138,7 +219,7 @@ def test_the_bits_of_the_folder_are_judged(tmp_path: Path) -> None:
 def test_nothing_of_the_folders_above_runs_and_nothing_is_put_on_the_path(tmp_path: Path) -> None:
     before = list(sys.path)
     backend = load(f"ita:{write(tmp_path, 'ita', util=UTIL)}")
-    p = single_rounding.Params(1, 1, rounding=single_rounding.Rounding.TIES_TO_POSITIVE)
+    p = single_rounding.Params(1, 1, rounding=Rounding.TIES_TO_POSITIVE)
     case = make(single_rounding.OP, "halves", "", (np.array([[-1, 1]], np.int32),), p)
     assert backend.run(case).tolist() == [[0, 1]]
     assert sys.path == before
