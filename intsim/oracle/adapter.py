@@ -160,9 +160,10 @@ def load(target: str, profile: str | None = None) -> Adapter:
         return Builtin(target)
     where, _, name = target.rpartition(":")
     if not where:
-        known = ", ".join([*BUILT_IN, *(n for n in systems() if n != "c_library")])
+        known = ", ".join([*BUILT_IN, *(n for n in systems() if n not in {"c_library", *checkouts()})])
+        placed = ", ".join(f"{n}:FOLDER" for n in checkouts())
         raise ValueError(
-            f"{target!r} is no backend: give one of {known}, c:LIBRARY.so, SYSTEM:FOLDER, FILE.py:NAME or "
+            f"{target!r} is no backend: give one of {known}, c:LIBRARY.so, {placed}, FILE.py:NAME or "
             "package.module:NAME"
         )
     made = getattr(_module(where), name, None)

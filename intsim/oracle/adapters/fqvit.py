@@ -43,8 +43,8 @@ SYSTEM = System(
     left={
         "QIntLayerNorm": "mean, standard deviation and the factors made of them are floats of the data: "
         "no integer rule to state",
-        "QIntSoftmax in float32, as published": "(q * scale) / scale is not q at scales that are no power of two, "
-        "and the exponentials exceed 24 bits",
+        "QIntSoftmax in float32, as published": "(q * scale) / scale is not q where the scale is no power of two: "
+        "441 of 567,360 results differ at 30 such scales, none of 113,472 at powers of two",
     },
 )
 EXACT = 2**53  # below it every integer is a float64
