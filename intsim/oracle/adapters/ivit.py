@@ -46,8 +46,8 @@ SYSTEM = System(
     needs=CHECKOUT.needs,
     source="zkkli/I-ViT models/quantization_utils/quant_modules.py, quant_utils.py",
     left={
-        "the modules in float32, as published": "products beyond 24 bits round: on int8 rows of 197 that changes 54 % of "
-        "IntLayerNorm's results and 1 % of IntGELU's at scales that are powers of two, and none of IntSoftmax's; at "
+        "the modules in float32, as published": "products beyond 24 bits round: on int8 rows of 197 that changes 54 % "
+        "of IntLayerNorm's results and 1 % of IntGELU's at scales that are powers of two, and none of IntSoftmax's; at "
         "other scales (q * scale) / scale is not q either, which changes 0.3 % of IntSoftmax's",
         "TVM_benchmark/models/layers.py": "another arithmetic (precision 16, truncation, no half bit, no cap on the "
         "total), written for TVM's Relay, which released packages of TVM (0.25 and later) left out: read, not run",
