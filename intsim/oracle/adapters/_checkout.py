@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,6 +95,14 @@ def torch() -> Any:
         return importlib.import_module("torch")
     except ImportError as missing:
         raise ValueError("this published code needs the package torch: pip install 'intsim[torch]'") from missing
+
+
+def torch_version() -> str:
+    """Its version, without importing it."""
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        raise ValueError("this published code needs the package torch: pip install 'intsim[torch]'") from None
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import numpy as np
 from intsim.ops.softmax import fqvit
 from intsim.oracle.adapter import Capability, System, Unsupported
 from intsim.oracle.adapters import _research_cases as own
-from intsim.oracle.adapters._checkout import Checkout, module, on_cpu, short_scale, torch, whole
+from intsim.oracle.adapters._checkout import Checkout, module, on_cpu, short_scale, torch, torch_version, whole
 from intsim.oracle.cases import Case
 
 CHECKOUT = Checkout(
@@ -72,7 +72,7 @@ class Backend:
         return made
 
     def versions(self) -> Mapping[str, str]:
-        return {"FQ-ViT": CHECKOUT.version(self._place), "torch": torch().__version__, "arithmetic": "float64"}
+        return {"FQ-ViT": CHECKOUT.version(self._place), "torch": torch_version(), "arithmetic": "float64"}
 
     def run(self, case: Case) -> Any:
         if case.op.name != "softmax.fqvit":

@@ -21,7 +21,7 @@ import numpy as np
 from intsim.numerics import int8, int16, uint8
 from intsim.oracle.adapter import Capability, System, Unsupported
 from intsim.oracle.adapters import _research_cases as own
-from intsim.oracle.adapters._checkout import Checkout, module, on_cpu, torch, whole
+from intsim.oracle.adapters._checkout import Checkout, module, on_cpu, torch, torch_version, whole
 from intsim.oracle.cases import Case
 from intsim.spec.tflite import quantize_multiplier
 
@@ -61,7 +61,7 @@ class Backend:
         return [Capability("requantize.dyadic", held, 40, 24, own.dyadic_unsigned, "fixedpoint_fn case 0")]
 
     def versions(self) -> Mapping[str, str]:
-        return {"HAWQ": CHECKOUT.version(self._place), "torch": torch().__version__}
+        return {"HAWQ": CHECKOUT.version(self._place), "torch": torch_version()}
 
     def run(self, case: Case) -> Any:
         p = case.params

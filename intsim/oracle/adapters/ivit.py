@@ -27,7 +27,7 @@ from intsim.binding import Array
 from intsim.numerics import Rounding, int8, int16, unlimited
 from intsim.oracle.adapter import Capability, System, Unsupported
 from intsim.oracle.adapters import _research_cases as own
-from intsim.oracle.adapters._checkout import Checkout, module, on_cpu, short_scale, torch, whole
+from intsim.oracle.adapters._checkout import Checkout, module, on_cpu, short_scale, torch, torch_version, whole
 from intsim.oracle.cases import Case
 
 CHECKOUT = Checkout(
@@ -85,7 +85,7 @@ class Backend:
         ]
 
     def versions(self) -> Mapping[str, str]:
-        return {"I-ViT": CHECKOUT.version(self._place), "torch": torch().__version__, "arithmetic": "float64"}
+        return {"I-ViT": CHECKOUT.version(self._place), "torch": torch_version(), "arithmetic": "float64"}
 
     def run(self, case: Case) -> Any:
         served = {

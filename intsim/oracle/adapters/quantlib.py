@@ -30,7 +30,7 @@ from intsim.binding import Array
 from intsim.numerics import Order, Overflow, Rounding, int8, int16, uint8
 from intsim.oracle.adapter import Capability, System, Unsupported
 from intsim.oracle.adapters import _quantlib_cases as own
-from intsim.oracle.adapters._checkout import Checkout, on_cpu, torch, whole
+from intsim.oracle.adapters._checkout import Checkout, on_cpu, torch, torch_version, whole
 from intsim.oracle.cases import Case
 
 CHECKOUT = Checkout(
@@ -94,7 +94,7 @@ class Backend:
         ]
 
     def versions(self) -> Mapping[str, str]:
-        return {"quantlib": CHECKOUT.version(self._place), "torch": torch().__version__, "arithmetic": "float64"}
+        return {"quantlib": CHECKOUT.version(self._place), "torch": torch_version(), "arithmetic": "float64"}
 
     def run(self, case: Case) -> Any:
         served = {
