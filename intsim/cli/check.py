@@ -44,9 +44,10 @@ def check(
 ) -> None:
     """Judge BACKEND against the spec and the golden outputs, bit for bit.
 
-    BACKEND is cpu, cuda, reference, a published system (intsim profiles lists them), a C library c:LIBRARY.so,
-    a file FILE.py:NAME or a module package.module:NAME. NAME is a function decorated with
-    @intsim.adapter("op", ...); libraries, files and modules run in a process of their own.
+    BACKEND is cpu, cuda, reference, a published system (intsim profiles lists them), one that is a source
+    checkout SYSTEM:FOLDER, a C library c:LIBRARY.so, a file FILE.py:NAME or a module package.module:NAME. NAME is
+    a function decorated with @intsim.adapter("op", ...); checkouts, libraries, files and modules run in a process
+    of their own.
 
     \b
     Exit codes: 0 conforms, 1 mismatch, 2 usage, 3 the backend raised, crashed or timed out,

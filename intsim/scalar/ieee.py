@@ -131,3 +131,9 @@ def round53(x: Int) -> Int:
     if drop <= 0:
         return x
     return shift_right(x, drop, Rounding.TIES_TO_EVEN) << drop
+
+
+@portable
+def dyadic_product(x: Int, multiplier: Int, shift: Int) -> Int:
+    """rint(f64(x) * f64(multiplier) / 2**shift). Domain: ``|x| <= 2**31``, ``0 <= multiplier < 2**31``: 62 bits."""
+    return shift_right(round53(x * multiplier), shift, Rounding.TIES_TO_EVEN)

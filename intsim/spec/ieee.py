@@ -35,3 +35,9 @@ def to_integer(x: Any, rounding: Rounding) -> Any:
     x = np.clip(np.asarray(x, np.float64), -HUGE, HUGE)
     floor = np.floor(x)  # and x - floor is exact: both have at most 53 bits
     return (floor + round_up(x, floor, x - floor, 1.0, rounding)).astype(np.int64)
+
+
+def dyadic_product(x: Any, multiplier: Any, shift: Any) -> Any:
+    """rint(f64(x) * f64(multiplier) / 2**shift), as int64: two roundings, both ties to even."""
+    product = x.astype(np.float64) * multiplier.astype(np.float64)
+    return to_integer(product / 2.0 ** shift.astype(np.float64), Rounding.TIES_TO_EVEN)
