@@ -89,6 +89,12 @@ class Epsilon(IntEnum):
     FLOAT64 = 2
 
 
+def _type(types: dict[int, IntType], bits: int) -> IntType:
+    if bits not in types:
+        raise ValueError(f"quantize.deepspeed: bits is 4 or 8, as in DeepSpeed; got {bits}")
+    return types[bits]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Params(Base):
     steps: int = integer(1, 2**16, default=2**8)
@@ -108,27 +114,27 @@ class Params(Base):
     @classmethod
     def compression_symmetric(cls, bits: int = 8) -> Params:
         """deepspeed/compression/utils.py SymQuantizer; bits: 4 or 8, as in all of these."""
-        return cls(2**bits, Step.DIVIDE, dtype=SIGNED[bits])
+        return cls(2**bits, Step.DIVIDE, dtype=_type(SIGNED, bits))
 
     @classmethod
     def compression_asymmetric(cls, bits: int = 8) -> Params:
         """deepspeed/compression/utils.py AsymQuantizer."""
-        return cls(2**bits, Step.DIVIDE, Offset.SNAPPED, dtype=UNSIGNED[bits])
+        return cls(2**bits, Step.DIVIDE, Offset.SNAPPED, dtype=_type(UNSIGNED, bits))
 
     @classmethod
     def kernel_symmetric(cls, bits: int = 8) -> Params:
         """csrc/includes/quantization_utils.h Params<Type::Symmetric>, on float16 values held as float32."""
-        return cls(2**bits, Step.MULTIPLY, dtype=SIGNED[bits])
+        return cls(2**bits, Step.MULTIPLY, dtype=_type(SIGNED, bits))
 
     @classmethod
     def kernel_asymmetric(cls, bits: int = 8) -> Params:
         """csrc/includes/quantization_utils.h Params<Type::Asymmetric>, on float16 values held as float32."""
-        return cls(2**bits, Step.MULTIPLY, Offset.MIDDLE, dtype=SIGNED[bits])
+        return cls(2**bits, Step.MULTIPLY, Offset.MIDDLE, dtype=_type(SIGNED, bits))
 
     @classmethod
     def fake_symmetric(cls, bits: int = 8) -> Params:
         """csrc/quantization/fake_quantizer.cu fake_quantize_kernel."""
-        return cls(2**bits, Step.MULTIPLY, epsilon=Epsilon.FLOAT64, dtype=SIGNED[bits])
+        return cls(2**bits, Step.MULTIPLY, epsilon=Epsilon.FLOAT64, dtype=_type(SIGNED, bits))
 
     @classmethod
     def fake_asymmetric(cls, bits: int = 8) -> Params:
@@ -138,12 +144,12 @@ class Params(Base):
     @classmethod
     def weight_only(cls, bits: int = 8) -> Params:
         """deepspeed/inference/quantization/utils.py Quantizer, on float32 tensors."""
-        return cls(2**bits - 1, Step.RECIPROCAL, Offset.LEAST, dtype=UNSIGNED[bits])
+        return cls(2**bits - 1, Step.RECIPROCAL, Offset.LEAST, dtype=_type(UNSIGNED, bits))
 
     @classmethod
     def runtime_symmetric(cls, bits: int = 8) -> Params:
         """deepspeed/runtime/weight_quantizer.py quantize_data."""
-        return cls(2**bits, Step.RECIPROCAL, epsilon=Epsilon.FLOAT32, dtype=SIGNED[bits])
+        return cls(2**bits, Step.RECIPROCAL, epsilon=Epsilon.FLOAT32, dtype=_type(SIGNED, bits))
 
 
 def spec(x: Any, p: Params) -> Any:
