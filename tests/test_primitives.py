@@ -211,8 +211,15 @@ def test_signed_float32_sums_are_those_of_the_machine(bits: tuple[int, int], one
     assert got == int((wanted + np.float32(0)).view(np.int32))
 
 
-@given(st.floats(2.0**-200, 2.0**200), st.floats(2.0**-200, 2.0**200))
-def test_float64_sums_and_quotients_are_those_of_the_machine(a: float, b: float) -> None:
+# a has steps of 2**60; b is half a step and a little more, which must not be lost
+beside_ties = st.tuples(st.integers(2**52, 2**53 - 1), st.integers(7, 58)).map(
+    lambda t: (float(t[0] << 60), float((1 << 59) + (1 << t[1])))
+)
+
+
+@given(st.one_of(st.tuples(st.floats(2.0**-200, 2.0**200), st.floats(2.0**-200, 2.0**200)), beside_ties))
+def test_float64_sums_and_quotients_are_those_of_the_machine(pair: tuple[float, float]) -> None:
+    a, b = pair
     (am, ae), (bm, be) = (math.frexp(v) for v in (a, b))
     one, other = (np.int64(am * 2**53), ae - 53), (np.int64(bm * 2**53), be - 53)
     for got, wanted in ((ieee.add64(*one, *other), a + b), (ieee.divide64(*one, *other), a / b)):

@@ -88,9 +88,9 @@ def sum32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
     if ae < be:
         am, ae, bm, be = bm, be, am, ae
     gap = min(ae - be, 60)
-    aligned = (abs(bm) << 32) >> gap
-    if (aligned << gap) != abs(bm) << 32:
-        aligned |= 1  # odd, so that a difference too lies on the right side of every tie
+    aligned = (
+        abs(bm) << 32
+    ) >> gap  # a bit is lost from a gap of 33 on: then it is below 2**24, far from a tie at 2**30
     total = (am << 32) + (aligned if bm > 0 else -aligned)
     m, e = round32(abs(total), ae - 32)
     return (-m if total < 0 else m), e
