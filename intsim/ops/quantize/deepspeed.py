@@ -18,6 +18,9 @@ Known defects, kept: the codes of a group whose scale is 0 are NaN / NaN in ``co
 epsilon), here q = 0 and the scale 0 tells it; ``fake_asymmetric`` does not clamp, so 4 bits give 17 codes
 (0 to 16), and rounds ties away where ``fake_symmetric`` rounds them to even; in ``weight_only`` a range of 0
 gives an infinite scale (q = 0 here). Any other 0/0, 0 * inf or inf / inf counts as 0. A zero offset is +0.
+Not a part of q, and not stated: the float32 ``fake_quantize_kernel`` rounds q / scale to an integer once more.
+
+Codes of 4 bits are packed with the even element in the high half of a byte (``Nibbles.HIGH_FIRST``).
 
 The CUDA kernels are built with --use_fast_math, where a float32 division is not IEEE's: their sources are
 restated here, as they read. ``runtime_symmetric`` and ``compression_*`` are PyTorch, and so is
