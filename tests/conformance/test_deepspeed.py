@@ -6,7 +6,9 @@ Measured once: deepspeedai/DeepSpeed edaa7221 with PyTorch 2.13.0 (CPU), float32
     weight_only        deepspeed/inference/quantization/utils.py Quantizer, DeQuantizer (codes, scale, minimum, result)
     runtime_symmetric  deepspeed/runtime/weight_quantizer.py quantize_data (codes, scale)
 
-A zero of either sign counts as +0. The CUDA definitions were not run.
+A zero of either sign counts as +0. The CUDA kernels were not run. The formulas of kernel_symmetric and
+kernel_asymmetric alone, compiled by nvcc 13.0 for an H100, gave 0 other codes of 770,048 and 0 other scales of
+6,016; with --use_fast_math, as DeepSpeed builds them, 0 other codes and 1,270 other scales, 3 units off at most.
 """
 
 from __future__ import annotations
