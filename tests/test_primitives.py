@@ -196,6 +196,43 @@ def test_float32_arithmetic_in_integers_is_that_of_the_machine(a: int, b: int) -
     assert [int(g) for g in got] == [int(np.float32(w).view(np.uint32)) for w in wanted]
 
 
+near = st.tuples(floats32, st.integers(-70 << 23, 70 << 23)).map(
+    lambda t: (t[0], min(max(t[0] + t[1], 0), 0x7F7F_FFFF))
+)
+
+
+@given(st.one_of(st.tuples(floats32, floats32), near), st.sampled_from((1, -1)), st.sampled_from((1, -1)))
+def test_signed_float32_sums_are_those_of_the_machine(bits: tuple[int, int], one: int, other: int) -> None:
+    (am, ae), (bm, be) = map(_pair, bits)
+    m, e = ieee.sum32(np.int64(one * am), ae, np.int64(other * bm), be)
+    with np.errstate(all="ignore"):
+        wanted = np.float32(one) * _value(bits[0]) + np.float32(other) * _value(bits[1])
+    got = ieee.with_sign(int(ieee.pack32(abs(m), e)), int(m))
+    assert got == int((wanted + np.float32(0)).view(np.int32))
+
+
+# a has steps of 2**60; b is half a step and a little more, which must not be lost
+beside_ties = st.tuples(st.integers(2**52, 2**53 - 1), st.integers(7, 58)).map(
+    lambda t: (float(t[0] << 60), float((1 << 59) + (1 << t[1])))
+)
+
+
+@given(st.one_of(st.tuples(st.floats(2.0**-200, 2.0**200), st.floats(2.0**-200, 2.0**200)), beside_ties))
+def test_float64_sums_and_quotients_are_those_of_the_machine(pair: tuple[float, float]) -> None:
+    a, b = pair
+    (am, ae), (bm, be) = (math.frexp(v) for v in (a, b))
+    one, other = (np.int64(am * 2**53), ae - 53), (np.int64(bm * 2**53), be - 53)
+    for got, wanted in ((ieee.add64(*one, *other), a + b), (ieee.divide64(*one, *other), a / b)):
+        assert int(got[0]).bit_length() == 53
+        assert Fraction(int(got[0])) * Fraction(2) ** int(got[1]) == Fraction(wanted)
+
+
+@given(st.integers(0, 2**62 - 1))
+def test_integers_become_float64_as_on_the_machine(x: int) -> None:
+    m, e = ieee.normal64(np.int64(x), 0)
+    assert Fraction(int(m)) * Fraction(2) ** int(e) == Fraction(float(x))
+
+
 @given(st.integers(0, 2**53 - 1))
 def test_integers_become_float32_as_on_the_machine(x: int) -> None:
     assert int(ieee.pack32(*ieee.round32(np.int64(x), 0))) == int(np.float32(np.float64(x)).view(np.uint32))

@@ -81,6 +81,60 @@ def add32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
 
 
 @portable
+def sum32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """The float32 sum of two float32 numbers; here m has a sign, and 24 bits or is 0."""
+    if am == 0 or bm == 0:
+        return (bm, be) if am == 0 else (am, ae)
+    if ae < be:
+        am, ae, bm, be = bm, be, am, ae
+    gap = min(ae - be, 60)
+    aligned = (
+        abs(bm) << 32
+    ) >> gap  # a bit is lost from a gap of 33 on: then it is below 2**24, far from a tie at 2**30
+    total = (am << 32) + (aligned if bm > 0 else -aligned)
+    m, e = round32(abs(total), ae - 32)
+    return (-m if total < 0 else m), e
+
+
+@portable
+def normal64(m: Int, e: Int) -> tuple[Int, Int]:
+    """m * 2**e with m of 53 bits (or 0), ties to even: a float64 without its bounds. Domain: ``0 <= m < 2**62``."""
+    if m == 0:
+        return 0, 0
+    drop = bit_length(m) - 53
+    if drop <= 0:
+        return m << -drop, e + drop
+    m = shift_right(m, drop, Rounding.TIES_TO_EVEN)
+    return (2**52, e + drop + 1) if m == 2**53 else (m, e + drop)
+
+
+@portable
+def add64(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """The float64 sum of two magnitudes of ``normal64``."""
+    if am == 0 or bm == 0:
+        return (bm, be) if am == 0 else (am, ae)
+    if ae < be:
+        am, ae, bm, be = bm, be, am, ae
+    gap = min(ae - be, 62)
+    aligned = (bm << 8) >> gap
+    lost = (aligned << gap) != bm << 8
+    return normal64((am << 8) + (aligned | (1 if lost else 0)), ae - 8)
+
+
+@portable
+def divide64(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """The float64 quotient of two magnitudes of ``normal64``, the divisor not 0: long division by bits."""
+    quotient, rest = 0, am
+    for _ in range(56):
+        quotient <<= 1
+        if rest >= bm:
+            rest -= bm
+            quotient += 1
+        rest <<= 1
+    return normal64((quotient << 1) | (1 if rest > 0 else 0), ae - be - 56)
+
+
+@portable
 def to_integer(m: Int, e: Int, rounding: Int) -> Int:
     """m * 2**e rounded to an integer, held within +-2**62; here m has a sign. Domain: ``|m| < 2**54``."""
     if e < 0:
