@@ -191,6 +191,7 @@ def softmax(q: Array, *, scale: float, beta: float, result: str, run: Run = micr
 _BINARY: dict[str, Options] = {
     "ADD": ("AddOptions", {"PotScaleInt16": False}),
     "MUL": ("MulOptions", {}),
+    "SUB": ("SubOptions", {"PotScaleInt16": False}),
     "SQUARED_DIFFERENCE": ("SquaredDifferenceOptions", {}),
     "BATCH_MATMUL": ("BatchMatMulOptions", {}),
 }
@@ -199,7 +200,7 @@ _BINARY: dict[str, Options] = {
 def binary(
     operator: str, a: Array, b: Array, *, scales: Sequence[float], zero_points: Sequence[int], run: Run = micro
 ) -> Array:
-    """ADD, MUL or SQUARED_DIFFERENCE of two tensors of one shape; scales and zero points: of a, b, the result."""
+    """ADD, SUB, MUL or SQUARED_DIFFERENCE of two tensors of one shape; scales and zero points: of a, b, the result."""
     operands = [Tensor(x.shape, x.dtype.name, s, z) for x, s, z in zip((a, b), scales, zero_points, strict=False)]
     out = Tensor(a.shape, a.dtype.name, scales[2], zero_points[2])
     return run(model(operator, operands, out, _BINARY[operator], version=2), a, b)
