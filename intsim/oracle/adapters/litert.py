@@ -53,7 +53,10 @@ TWO_HALF_UPS = (
     "two roundings, both with ties to positive, are not the documented rounding: -505 / 16 = -31.56 becomes -31 "
     "(with AVX2 and AVX-512 alike)"
 )
-EIGHT_BITS = "the multiplier has 8 fraction bits: at scales 0.02 and 0.9, 21 of the 256 inputs give another integer than the nearest"
+EIGHT_BITS = (
+    "the multiplier has 8 fraction bits: at scales 0.02 and 0.9, 21 of the 256 inputs give another integer than the "
+    "nearest"
+)
 
 
 @cache
