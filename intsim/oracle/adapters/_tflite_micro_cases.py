@@ -110,7 +110,7 @@ class Linear:
         x, w, *rest = arrays
         za, zb, zo = zero_points if self.a == int8 else (0, 0, 0)
         operands = product.Params(za, zb, a=self.a, b=self.b)
-        p = op.params.from_scales(*scales, operands, zero_point=zo, dtype=self.a)  # type: ignore[attr-defined]  # LinearParams
+        p = op.params.from_scales(*scales, operands, single=False, zero_point=zo, dtype=self.a)  # type: ignore[attr-defined]  # LinearParams
         return make(op, f"tflm-{self.slug}-{self.a}-{self.b}-{what}", why, (x, _packed(w, self.b), *rest), p)
 
     def _ordinary(self, seed: int) -> Case:
