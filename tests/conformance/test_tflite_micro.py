@@ -13,6 +13,7 @@ import pytest
 
 import intsim
 from intsim import registry
+from intsim.composites.layernorm import tflite_decomposed
 from intsim.numerics import Rounding, int8, int16, int32, int48, uint8
 from intsim.ops.activation import logistic_gemmlowp, logistic_s16, rsqrt_tflite, tanh_gemmlowp, tanh_s16
 from intsim.ops.add import rescaled as add
@@ -326,3 +327,57 @@ def test_multipliers_beyond_the_shifts() -> None:
         tflite.quantize_multiplier(2.0**31)
     with pytest.raises(ValueError, match="too large"):
         rsqrt_tflite.Params.from_scales(1.0, 1e6)
+
+
+# -- LayerNorm as one model ------------------------------------------------------------------------------
+
+NINE = (
+    ("MEAN", ("x", "axis"), "mean", ("ReducerOptions", {"KeepDims": True})),
+    ("SQUARED_DIFFERENCE", ("x", "mean"), "square", ("SquaredDifferenceOptions", {})),
+    ("MEAN", ("square", "axis"), "variance", ("ReducerOptions", {"KeepDims": True})),
+    ("ADD", ("variance", "epsilon"), "shifted", ("AddOptions", {"PotScaleInt16": False})),
+    ("RSQRT", ("shifted",), "root", None),
+    ("MUL", ("root", "gamma"), "factor", ("MulOptions", {})),
+    ("SUB", ("x", "mean"), "centred", ("SubOptions", {"PotScaleInt16": False})),
+    ("MUL", ("centred", "factor"), "product", ("MulOptions", {})),
+    ("ADD", ("product", "beta"), "q", ("AddOptions", {"PotScaleInt16": False})),
+)
+
+
+def normalized(x: Array, gamma: Array, beta: Array, tensors: dict[str, tuple[float, int]]) -> Array:
+    """LayerNorm in tflite-micro, as an exporter writes it: one model of nine operators that broadcast."""
+    m, n = x.shape
+    shapes = {"x": (m, n), "gamma": (1, n), "beta": (1, n), "epsilon": (1, 1), "axis": (1,)}
+    shapes |= dict.fromkeys(("mean", "variance", "shifted", "root"), (m, 1))
+    shapes |= dict.fromkeys(("square", "factor", "centred", "product", "q"), (m, n))
+    held = {"gamma": gamma[None], "beta": beta[None], "epsilon": np.array([[127]], np.int8)}
+    names = list(tflite_decomposed.TENSORS)
+    listed = [models.Tensor(shapes[t], "int8", *tensors[t], held.get(t)) for t in names]
+    listed.append(models.Tensor((1,), "int32", None, 0, np.array([1], np.int32)))
+    names.append("axis")
+    calls = [
+        models.Call(o, [names.index(t) for t in given], names.index(y), options, 2) for o, given, y, options in NINE
+    ]
+    return adapter.interpret(models.graph(listed, calls), x)
+
+
+def test_layernorm_as_one_model() -> None:
+    rng = np.random.default_rng(9)
+    elements = 0
+    for scale, zero_point, n, m in (
+        (0.05, 3, 384, 64),
+        (0.013, -20, 77, 200),
+        (0.0625, 0, 128, 300),
+        (0.2, 17, 64, 500),
+    ):
+        x = np.clip(rng.normal(0, rng.uniform(5, 80, (m, 1)), (m, n)), -128, 127).astype(np.int8)
+        gamma, beta = rng.integers(-128, 128, (2, n)).astype(np.int8)
+        tensors = tflite_decomposed.calibrated(scale, zero_point, 80.0)
+        got = normalized(x, gamma, beta, tensors)
+        p = tflite_decomposed.Params.from_quantization(tensors)
+        assert np.array_equal(got, intsim.run(tflite_decomposed.OP, x, gamma, beta, p=p, backend="reference"))
+        other = tensors | {"root": (tensors["root"][0] * 1.001, -128)}
+        p = tflite_decomposed.Params.from_quantization(other)
+        assert not np.array_equal(got, intsim.run(tflite_decomposed.OP, x, gamma, beta, p=p, backend="reference"))
+        elements += got.size
+    assert elements > 100_000
