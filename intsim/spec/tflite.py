@@ -46,18 +46,19 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     return (multiplier, 31 - exponent) if exponent >= -31 else (0, 31)
 
 
-def product_scale(a: Any, b: Any, result: Any) -> Any:
+def product_scale(a: Any, b: Any, result: Any, *, single: bool = True) -> Any:
     """The real multiplier of a product, float64, as TFLite's kernels derive it from float32 scales: on the host.
 
-    With one scale of b, a * b is a product of float32; with one a row (an array), of float64. The
-    quotient is float64's. Raises ValueError where a scale is not positive and finite.
+    single: whether with one scale of b, a * b is a product of float32 (LiteRT, as the source says); in the
+    wheel of tflite-micro (0.dev20261023) it is float64's. With a scale a row (an array of b) it always
+    is, and so is the quotient. Raises ValueError where a scale is not positive and finite.
     Source: tensorflow/tflite-micro tensorflow/lite/kernels/kernel_util.cc (GetQuantizedConvolutionMultipler,
     PopulateConvolutionQuantizationParams).
     """
     x, y, out = (np.asarray(s, np.float32) for s in (a, b, result))
     if not all((np.isfinite(s) & (s > 0)).all() for s in (x, y, out)):
         raise ValueError(f"scales are positive and finite, got {a}, {b}, {result}")
-    product = x.astype(np.float64) * y.astype(np.float64) if y.ndim else np.float64(x * y)
+    product = np.float64(x * y) if single and not y.ndim else x.astype(np.float64) * y.astype(np.float64)
     return product / np.float64(out)
 
 

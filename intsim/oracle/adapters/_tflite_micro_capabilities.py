@@ -31,7 +31,9 @@ def capabilities() -> list[Capability]:
     made = [*_products(), *_conversions(), *_softmaxes()]
     for t in (int8, int16):
         made += [*_rescaled(t), *_reductions(t)]
-    return [*made, *_curves()]
+    normal = "MEAN, SQUARED_DIFFERENCE, MEAN, ADD, RSQRT, MUL, SUB, MUL, ADD s8"
+    layernorm = Capability("layernorm.tflite_decomposed", cases=0, directed=own.layernorm, serves=normal)
+    return [*made, *_curves(), layernorm]
 
 
 def _name(t: IntType) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from intsim import registry
 from intsim.binding import Array
+from intsim.composites.layernorm import tflite_decomposed
 from intsim.numerics import IntType, Rounding, int4, int8, int16, int32, uint8
 from intsim.ops.activation import rsqrt_tflite
 from intsim.ops.dequantize import affine as to_real
@@ -110,7 +111,7 @@ class Linear:
         x, w, *rest = arrays
         za, zb, zo = zero_points if self.a == int8 else (0, 0, 0)
         operands = product.Params(za, zb, a=self.a, b=self.b)
-        p = op.params.from_scales(*scales, operands, zero_point=zo, dtype=self.a)  # type: ignore[attr-defined]  # LinearParams
+        p = op.params.from_scales(*scales, operands, single=False, zero_point=zo, dtype=self.a)  # type: ignore[attr-defined]  # LinearParams
         return make(op, f"tflm-{self.slug}-{self.a}-{self.b}-{what}", why, (x, _packed(w, self.b), *rest), p)
 
     def _ordinary(self, seed: int) -> Case:
@@ -322,6 +323,22 @@ def rsqrt() -> Iterator[Case]:
         p = rsqrt_tflite.Params.from_scales(scale, result, a_zero_point=zero_point, zero_point=seed * 53 % 256 - 128)
         x = np.arange(zero_point, 128, dtype=np.int8).reshape(1, -1)  # below its zero point the kernel refuses
         yield make(op, f"tflm-{seed}", "every int8 from the zero point on", (x,), p)
+
+
+def layernorm() -> Iterator[Case]:
+    op = tflite_decomposed.OP
+    for index, n in enumerate((64, 1, 7, 128, 384, 2, 33, 256)):
+        m = max(17000 // n, 60)
+        x = _values(f"tflm layernorm {index}", int8, m, n) >> (np.arange(m)[:, None] % 5).astype(
+            np.int8
+        )  # narrow rows and wide ones
+        gamma, beta = _values(f"tflm gamma {index}", int8, n), _values(f"tflm beta {index}", int8, n)
+        scale = _logarithmic(f"tflm layernorm scale {index}", 0.005, 0.2, 1)[0]
+        tensors = tflite_decomposed.calibrated(scale, index * 37 % 60 - 30, 80.0, epsilon=10.0 ** (-index % 5 - 1))
+        if index % 3 == 0:  # powers of two: ties
+            tensors = {name: (2.0 ** round(np.log2(s)), z) for name, (s, z) in tensors.items()}
+        p = tflite_decomposed.Params.from_quantization(tensors)
+        yield make(op, f"tflm-layernorm-{index}", f"rows of {n} at scale {scale:.3g}", (x, gamma, beta), p)
 
 
 # -- LOGISTIC and TANH --------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ raises Unsupported where there is none.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,20 @@ from intsim.binding import Array
 from intsim.oracle.adapter import Unsupported
 from intsim.spec.tflite import product_scale, quantize_multiplier
 
-SOME = 1 + np.arange(2**13, dtype=np.float32) * np.float32(2.0**-13)  # one in 2**7 serves, or one in 2**6
-MANY = 1 + np.arange(2**18, dtype=np.float32) * np.float32(2.0**-18)  # where two quotients must come out at once
+SOME = 2**13  # scales that are tried: one in 2**7 serves
+MANY = 2**18  # where two quotients must come out at once
 INPUTS = (1.0, 0.5, 0.0123, 0.00714, 0.0391)  # scales of an input that are tried where each row has its own multiplier
 NONE = "no float32 scales give this multiplier and shift"
 
 Real = Callable[[Any, Any], Any]
+
+
+@cache
+def _candidates(count: int) -> Array:
+    """Pseudorandom float32 numbers in [1, 2), of all 24 bits: evenly spaced ones can miss together."""
+    drawn = np.frombuffer(hashlib.shake_256(b"scales").digest(4 * count), "<u4")
+    made: Array = ((drawn >> 9) | 0x3F80_0000).astype(np.uint32).view(np.float32)
+    return made
 
 
 def _hits(real: Array, multiplier: int, shift: int) -> Any:
@@ -45,7 +55,7 @@ def two(multiplier: int, shift: int, second: Real, real: Real) -> tuple[float, f
         wanted = 2.0**-40
     else:
         _check(multiplier)
-    x = SOME.astype(np.float64)
+    x = _candidates(SOME).astype(np.float64)
     y = np.asarray(second(wanted, x), np.float32).astype(np.float64)
     for i in _hits(real(x, y), multiplier, shift) if multiplier else [0]:
         if quantize_multiplier(float(real(x[i], y[i]))) == (multiplier, shift):
@@ -97,7 +107,7 @@ def sides(p: Any, result: Real) -> tuple[float, float, float]:
     small = pairs[0] if pairs[1] == (2**30, 31) else pairs[1]
     for multiplier in (small[0], p.multiplier):
         _check(multiplier)
-    large = MANY[: 2**10] if small == (2**30, 31) else MANY
+    large = _candidates(2**10 if small == (2**30, 31) else MANY)
     twice = 2 * large.astype(np.float64)
     little = (small[0] / 2.0 ** small[1] * twice).astype(np.float32)
     part = little / twice

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from intsim import registry
 from intsim.binding import Array
 from intsim.numerics import IntType, Overflow, Rounding, int4, int8, int16, int32, int48, uint8
 from intsim.oracle.adapter import Capability, System, Unsupported
 from intsim.oracle.adapters import _tflite_micro_scales as scales, _tflite_model as models
 from intsim.oracle.adapters._tflite_micro_capabilities import capabilities
-from intsim.oracle.cases import Case
+from intsim.oracle.cases import Case, make
 from intsim.ops.softmax import tflite_s16
 from intsim.spec import packing
 from intsim.spec.tflite import sigmoid_table
@@ -273,6 +274,16 @@ def _curve(case: Case) -> Array:
     return models.activation(operator, case.x, scale=x, zero_point=p.a_zero_point, result=result, run=interpret)
 
 
+def _layernorm(case: Case) -> Array:
+    """The nine operators one after the other, each in a model of its own."""
+
+    def run(name: str, *arrays: Array, p: Any) -> Array:
+        return _RUNS[name](make(registry.get(name), "stage", "", arrays, p))
+
+    made: Array = case.op.spec(run, *case.inputs, case.params)
+    return made
+
+
 _RUNS: dict[str, Callable[[Case], Array]] = {
     "linear.double_rounding": _linear_of,
     "linear.multiplier16": _linear_of,
@@ -286,4 +297,5 @@ _RUNS: dict[str, Callable[[Case], Array]] = {
     "reduce.sum_tflite": _reduce,
     "activation.rsqrt_tflite": _rsqrt,
     **dict.fromkeys(_CURVES, _curve),
+    "layernorm.tflite_decomposed": _layernorm,
 }
