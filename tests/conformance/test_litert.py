@@ -246,21 +246,26 @@ def test_softmax_of_int16_has_tables_of_float64(profile: str) -> None:
     assert differing(got, ours(tflite_s16, q, *tflite_s16.tables(np.float32), p=p)) > 0
 
 
-@pytest.mark.parametrize(("operator", "scale", "count"), [("LOGISTIC", 2.0**-12, 56761), ("TANH", 2.0**-12, 41116)])
-def test_curves_of_int16_that_are_left(operator: str, scale: float, count: int) -> None:
-    """At these scales the optimised kernel is another one, and the adapter does not claim it."""
-    variant: Any = registry.get(f"activation.{operator.lower()}_s16")
+@pytest.mark.parametrize(
+    ("operator", "scale", "count"),
+    [("LOGISTIC", 2.0**-12, 56761), ("TANH", 2.0**-12, 41116), ("TANH", 2.0**-11, 20576)],
+)
+def test_curves_of_int16_at_powers_of_two(operator: str, scale: float, count: int) -> None:
+    """The optimised kernel is another one there, also just beside the power, and the adapter tells them apart."""
+    table: Any = registry.get(f"activation.{operator.lower()}_s16")
+    fixed: Any = registry.get(f"activation.{operator.lower()}_gemmlowp16")
     x = np.arange(-(2**15), 2**15).astype(np.int16)[None]
-    p = variant.params.from_scale(scale)
-    wanted = np.asarray(intsim.run(variant, x, tflite.sigmoid_table(), p=p, backend="reference"))
-    case = cases.make(variant, "left", "2**-12", (x, tflite.sigmoid_table()), p)
+    lines = table.params.from_scale(scale)
+    wanted = np.asarray(intsim.run(table, x, tflite.sigmoid_table(), p=lines, backend="reference"))
+    other = np.asarray(intsim.run(fixed, x, p=fixed.params(int(scale == 2.0**-11)), backend="reference"))
+    assert differing(wanted, other) == count
+    case = cases.make(table, "table", "a power of two", (x, tflite.sigmoid_table()), lines)
     for profile in PROFILES:
-        named: dict[str, Any] = {"scale": scale, "zero_point": 0, "result": (2.0**-15, 0)}
-        got = models.activation(operator, x, run=RUN[profile], **named)
-        if profile == "builtin_ref":
-            assert differing(got, wanted) == 0
-        else:
-            assert differing(got, wanted) == count
+        for beside in (scale, scale * 1.0003):
+            named: dict[str, Any] = {"scale": beside, "zero_point": 0, "result": (2.0**-15, 0)}
+            got = models.activation(operator, x, run=RUN[profile], **named)
+            assert differing(got, wanted if profile == "builtin_ref" else other) == 0
+        if profile != "builtin_ref":
             with pytest.raises(Unsupported, match="power of two"):
                 litert.Backend(profile).run(case)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -313,3 +313,10 @@ def curve16(operator: str) -> Iterator[Case]:
         p = op.params.from_scale(float(np.float32(scale)))
         why = f"every int16 at scale {scale:.4g}"
         yield make(op, f"litert-{index}", why, (EVERY_INT16, tflite.sigmoid_table()), p)
+
+
+def curve_gemmlowp16(operator: str, shifts: Sequence[int]) -> Iterator[Case]:
+    op: Any = registry.get(f"activation.{operator.lower()}_gemmlowp16")
+    for shift in shifts:
+        yield make(op, f"litert-every-{shift}", "every int16", (EVERY_INT16,), op.params(shift))
+        yield make(op, f"litert-back-{shift}", "the same backward", (EVERY_INT16[::-1, ::-1].copy(),), op.params(shift))

@@ -338,11 +338,19 @@ def curve16(case: Case, profile: str, run: Run) -> Array:
     if not np.array_equal(case.table, tflite.sigmoid_table()) or getattr(p, "dtype", int16) != int16:
         raise Unsupported(f"{operator} of int16 has the published table, and gives int16")
     if p.shift == 0 and p.multiplier in (3, 6)[: 1 if operator == "LOGISTIC" else 2] and profile != "builtin_ref":
-        raise Unsupported("at this power of two the optimised kernel is another: see what is left")
+        raise Unsupported(f"at this power of two the optimised kernel is another: {operator.lower()}_gemmlowp16")
     for x in scales.curve16(p.multiplier, p.shift):
         if 0 < x <= 8 / 3 and type(p).from_scale(x) == p:
             return models.activation(operator, case.x, scale=x, zero_point=0, result=(2.0**-15, 0), run=run)
     raise Unsupported("no float32 scale of the input gives this multiplier and shift")
+
+
+def curve_gemmlowp16(case: Case, profile: str, run: Run) -> Array:
+    operator = "LOGISTIC" if "logistic" in case.op.name else "TANH"
+    shift = case.params.left_shift
+    if profile == "builtin_ref" or (shift and operator == "LOGISTIC"):
+        raise Unsupported("the optimised kernels alone compute this, LOGISTIC with a scale of 2**-12")
+    return models.activation(operator, case.x, scale=2.0 ** (shift - 12), zero_point=0, result=(2.0**-15, 0), run=run)
 
 
 RUNS: Mapping[str, Callable[[Case, str, Run], Array]] = {
@@ -375,4 +383,5 @@ RUNS: Mapping[str, Callable[[Case, str, Run], Array]] = {
     "activation.table": table,
     "activation.rsqrt_tflite": rsqrt,
     **dict.fromkeys(("activation.logistic_s16", "activation.tanh_s16"), curve16),
+    **dict.fromkeys(("activation.logistic_gemmlowp16", "activation.tanh_gemmlowp16"), curve_gemmlowp16),
 }

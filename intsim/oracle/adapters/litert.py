@@ -37,9 +37,6 @@ SYSTEM = System(
         XNNPACK: "the default of the wheel (AUTO): XNNPACK where it takes the operator, the optimised kernel elsewhere",
     },
     left={
-        "LOGISTIC and TANH s16 at scales of 2**-12 (and 2**-11), optimized and xnnpack": "16-bit gemmlowp fixed point, "
-        "which no variant states: of 65536 inputs 56761 (LOGISTIC) and 41116 (TANH) differ from the table of the "
-        "reference kernel; at all other scales the kernels agree",
         "FULLY_CONNECTED s16 with accumulators beyond int32": "LiteRT accumulates in int64 and converts to float64; "
         "requantize.float64_ties_away takes an int32",
         "SUM s8 with equal scales and zero points": "adds int8 modulo 2**8: no rescaling, another kernel",
@@ -204,7 +201,7 @@ def _rows(profile: str) -> list[Capability]:
     return made
 
 
-def _curves() -> list[Capability]:
+def _curves(profile: str) -> list[Capability]:
     made = [Capability("activation.rsqrt_tflite", _one(int8), 0, 24, own.rsqrt, "RSQRT s8")]
     for curve in tflite.CURVES:
         operator, _, form = curve.partition(" ")
@@ -213,6 +210,12 @@ def _curves() -> list[Capability]:
     for operator in ("LOGISTIC", "TANH"):
         name = f"activation.{operator.lower()}_s16"
         made.append(Capability(name, {}, 0, 24, partial(own.curve16, operator), f"{operator} s16"))
+        if profile != REFERENCE:
+            shifts = (0,) if operator == "LOGISTIC" else (0, 1)
+            directed = partial(own.curve_gemmlowp16, operator, shifts)
+            name, serves = f"activation.{operator.lower()}_gemmlowp16", f"{operator} s16 at scales of 2**-12"
+            serves += " and 2**-11" if operator == "TANH" else ""
+            made.append(Capability(name, {"left_shift": shifts}, 12, 40, directed, serves))
     return made
 
 
@@ -225,7 +228,7 @@ class Backend:
 
     def capabilities(self) -> Sequence[Capability]:
         made = [*_linears(self.profile), *_elementwise(self.profile), *_conversions(self.profile)]
-        return [*made, *_rows(self.profile), *_curves()]
+        return [*made, *_rows(self.profile), *_curves(self.profile)]
 
     def versions(self) -> Mapping[str, str]:
         _packages()
