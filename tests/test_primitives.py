@@ -204,7 +204,7 @@ near = st.tuples(floats32, st.integers(-70 << 23, 70 << 23)).map(
 @given(st.one_of(st.tuples(floats32, floats32), near), st.sampled_from((1, -1)), st.sampled_from((1, -1)))
 def test_signed_float32_sums_are_those_of_the_machine(bits: tuple[int, int], one: int, other: int) -> None:
     (am, ae), (bm, be) = map(_pair, bits)
-    m, e = ieee.sum32(np.int64(one * am), ae, np.int64(other * bm), be)
+    m, e = ieee.add_signed32(np.int64(one * am), ae, np.int64(other * bm), be)
     with np.errstate(all="ignore"):
         wanted = np.float32(one) * _value(bits[0]) + np.float32(other) * _value(bits[1])
     got = ieee.with_sign(int(ieee.pack32(abs(m), e)), int(m))

@@ -52,7 +52,7 @@ from intsim.scalar.ieee import (
     normal64,
     pack32,
     round32,
-    sum32,
+    add_signed32,
     to_integer,
     unpack32,
     with_sign,
@@ -234,7 +234,7 @@ def number_of(key: Int) -> tuple[Int, Int]:
 
 @portable
 def signed_sum(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
-    m, e = sum32(am, ae, bm, be)
+    m, e = add_signed32(am, ae, bm, be)
     n, e = normal(abs(m), e)
     return (-n if m < 0 else n), e
 
