@@ -95,6 +95,7 @@ class System:
 
     title: as its makers write it. runs: "wheel", "isolated environment" or "C library".
     needs: the command that installs it. source: where the code that was read is (repository and path).
+    requirement: what its isolated environment holds, as pip writes it ("name==version").
     profiles: its kernels that differ in bits, by name, each with a sentence; the first is the default.
     left: operators that no variant states, each with the reason.
     """
@@ -105,6 +106,7 @@ class System:
     source: str
     profiles: Mapping[str, str] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
+    requirement: str = ""
 
 
 BUILT_IN = ("cpu", "cuda", "reference")
@@ -125,17 +127,20 @@ def system(name: str) -> System:
     return stated
 
 
-def load(target: str, profile: str | None = None) -> Adapter:
+def load(target: str, profile: str | None = None, python: str | None = None) -> Adapter:
     """The adapter that a command line names.
 
     target: a built-in backend, a third-party system, "c:LIBRARY.so", "FILE.py:NAME" or "package.module:NAME".
-    profile: which of a system's kernels; None for its first. Raises ValueError where the file, module,
-    name or profile does not exist or is no adapter.
+    profile: which of a system's kernels; None for its first. python: the Python that holds a system which
+    runs in an isolated environment; None for the environment that intsim made. Raises ValueError where the
+    file, module, name, profile or environment does not exist or is no adapter.
     """
+    if python is not None and (target not in systems() or system(target).runs != "isolated environment"):
+        raise ValueError(f"{target} runs in no environment of its own: no Python can be chosen for it")
     if target.startswith(_C_LIBRARY):
         return _published("c_library", profile, library=target.removeprefix(_C_LIBRARY))
     if target in systems() and target != "c_library":
-        return _published(target, profile)
+        return _published(target, profile, **({} if python is None else {"python": python}))
     if profile is not None:
         raise ValueError(f"{target} has no profiles")
     if target in BUILT_IN:
