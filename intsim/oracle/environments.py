@@ -70,6 +70,12 @@ def install(requirement: str, *, quiet: bool = False) -> Path:
     return _python_of(place)
 
 
+def ensure(system: str, requirement: str) -> None:
+    """Installs quietly what ``python`` would not find. Raises InstallFailed."""
+    if not os.environ.get(variable(system)):
+        install(requirement, quiet=True)
+
+
 def isolated_variables(python: Path) -> Mapping[str, str]:
     """Environment variables for a program of that Python: nothing of this process's own setup but its folders."""
     kept = {name: os.environ[name] for name in ("HOME", "TMPDIR", "LANG", "SYSTEMROOT") if name in os.environ}

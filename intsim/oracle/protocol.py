@@ -26,6 +26,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import subprocess
 import tempfile
 import time
@@ -182,6 +183,7 @@ class Worker:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)
+        self._count = 0
         answer = self._ask("start", version=VERSION)
         if answer.get("version") != VERSION:
             raise self._failure(
@@ -244,10 +246,10 @@ class Worker:
     def _died(self, say: str) -> WorkerFailed:
         assert self._process is not None
         try:
-            code = self._process.wait(5)
+            code = self._process.wait(1)
         except subprocess.TimeoutExpired:
             return self._failure(f"closed its stdin or stdout during {say!r}, and goes on running")
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return self._failure(f"{how} during {say!r}", Verdict.CRASHED)
 
     def _failure(self, text: str, verdict: Verdict = Verdict.RAISED) -> WorkerFailed:

@@ -12,8 +12,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tosa_reference_model
@@ -21,7 +23,7 @@ import tosa_serializer as ts
 
 VERSION = 1
 VALID = tosa_reference_model.GraphStatus.TOSA_VALID
-SETTERS = {
+SETTERS: Mapping[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "RESCALE": lambda a, s: a.RescaleAttribute(
         s["scale32"],
         getattr(ts.RoundingMode, s["rounding"]),
@@ -44,28 +46,33 @@ SETTERS = {
 }
 
 
+Array = np.ndarray[Any, Any]
+
+
 class Unsupported(Exception):
-    pass
+    """The model gives no result that counts."""
 
 
-def array(stated):
+def array(stated: Mapping[str, Any]) -> Array:
     kind = np.dtype(stated["dtype"]).newbyteorder("<")
     values = np.frombuffer(bytes.fromhex(stated["hex"]), kind)
-    return values.astype(stated["dtype"]).reshape(stated["shape"])
+    made: Array = values.astype(stated["dtype"]).reshape(stated["shape"])
+    return made
 
 
-def stated(a):
+def stated(a: Array) -> dict[str, Any]:
     little = a.astype(a.dtype.newbyteorder("<"))
     return {"dtype": a.dtype.name, "shape": list(a.shape), "hex": little.tobytes().hex()}
 
 
-def node(op, attributes, inputs, wanted):
+def node(op: str, attributes: Mapping[str, Any], inputs: Sequence[Array], wanted: Mapping[str, Any]) -> Array:
     """The one output of one node."""
     if op not in SETTERS:
         raise Unsupported(f"this worker builds no {op}")
     with tempfile.TemporaryDirectory() as folder:
         graph = ts.TosaSerializer(folder)
-        names, feeds = [], {}
+        names: list[str] = []
+        feeds: dict[str, Array] = {}
         for index, (a, kind) in enumerate(zip(inputs, attributes["types"], strict=True)):
             dtype = getattr(ts.DType, kind)
             if index in attributes["constants"]:
@@ -86,10 +93,11 @@ def node(op, attributes, inputs, wanted):
     return np.asarray(outputs[0]).reshape(wanted["shape"])
 
 
-def by_command(binary, feeds, name, folder):
+def by_command(binary: bytes, feeds: Mapping[str, Array], name: str, folder: Path) -> Array:
     """As ``node``; the Python entry gives no int48 out, the program does (as int64)."""
     (folder / "graph.tosa").write_bytes(binary)
-    command = [Path(tosa_reference_model.__file__).parents[1] / "bin" / "tosa_reference_model"]
+    program = Path(tosa_reference_model.__file__).parents[1] / "bin" / "tosa_reference_model"
+    command: list[Any] = [program]
     command += ["--tosa_file", folder / "graph.tosa", "--flatbuffer_dir", folder, "--output_dir", folder]
     command += ["--ofm_name", name, "--ofm_file", "out.npy"]
     for index, a in enumerate(feeds.values()):
@@ -103,10 +111,11 @@ def by_command(binary, feeds, name, folder):
         raise Unsupported("the reference model calls this graph TOSA_UNPREDICTABLE")
     if done.returncode:
         raise RuntimeError(f"tosa_reference_model ended with exit code {done.returncode}: {said[-300:]}")
-    return np.load(folder / "out.npy")
+    made: Array = np.load(folder / "out.npy")
+    return made
 
 
-def answer(request):
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     if request["say"] == "start":
         return {"version": VERSION, "name": "tosa", "versions": {"tosa-tools": metadata.version("tosa-tools")}}
     try:
@@ -118,7 +127,7 @@ def answer(request):
     return {"outputs": [stated(made)]}
 
 
-def main():
+def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # the model's own prints must not be taken for answers
     for line in sys.stdin:

@@ -41,6 +41,7 @@ SYSTEM = System(
     left={
         "RESCALE INEXACT_ROUND": "the specification leaves the result open; this model is near half to even, "
         "0 to 4 of 65536 results off it",
+        "MUL s32 with shift 63": "(-2**31)**2 / 2**63 rounds to 1; this model's int64 overflows there and gives -1",
         "RESCALE to uint16": "no requantize variant has an unsigned 16-bit result",
         "RESCALE scale16 of int8, int16, int32": "the arithmetic of the int48 row, on narrower inputs; not compared",
     },
@@ -72,7 +73,7 @@ class Backend:
         assert SYSTEM.requirement
         found = environments.python("tosa", SYSTEM.requirement, self.python)
         # -I: no path and no variable of this process; its folder alone on PATH: a fatal error would start gdb
-        command = [found, "-I", "-B", WORKER]
+        command: list[str | os.PathLike[str]] = [found, "-I", "-B", WORKER]
         self._worker = Worker(command, "the TOSA worker", environment=environments.isolated_variables(found))
 
     def capabilities(self) -> Sequence[Capability]:
@@ -136,7 +137,8 @@ class Backend:
             input_unsigned=not t.signed,
             output_unsigned=not p.dtype.signed,
         )
-        return made.view(p.dtype.storage)
+        viewed: Array = made.view(p.dtype.storage)
+        return viewed
 
 
 def _tosa(t: IntType) -> str:
@@ -227,17 +229,17 @@ def _elementwise() -> list[Capability]:
     narrow = [up | {"shift": (0,), "a": (t,), "b": (t,)} for t in (int8, int16)]
     return [
         Capability("activation.table", eight, 20, 40, own.table8, "TABLE s8"),
-        Capability("activation.table_interpolated", {"fraction_bits": (7,)}, 12, 40, own.table16, "TABLE s16"),
+        Capability("activation.table_interpolated", {"fraction_bits": (7,)}, 0, 40, own.table16, "TABLE s16"),
         Capability("bits.leading_zeros", {"x": (int32,)}, 20, 40, own.leading_zeros, "CLZ"),
         *shifted,
         Capability("bits.left_shift", {"overflow": (Overflow.WRAP,)}, 20, 40, own.left, "LOGICAL_LEFT_SHIFT"),
         Capability("bits.logical_right_shift", {"x": three}, 20, 40, own.logical, "LOGICAL_RIGHT_SHIFT"),
-        Capability("mul.shifted", up | {"a": (int32,), "b": (int32,)}, 40, 40, own.products, "MUL s32"),
+        Capability("mul.shifted", up | {"a": (int32,), "b": (int32,)}, 8, 40, own.products, "MUL s32"),
         *(Capability("mul.shifted", n, 12, 40, partial(own.narrow_products, n["a"][0]), "MUL s8 s16") for n in narrow),
         Capability(
             "divide.integer",
             {"x": (int32,), "rounding": (Rounding.TOWARD_ZERO,)},
-            20,
+            0,
             40,
             own.quotients,
             "INTDIV",
@@ -246,7 +248,7 @@ def _elementwise() -> list[Capability]:
         Capability(
             "reduce.sum",
             {"x": (int32,), "acc": (int32,), "overflow": (Overflow.WRAP,)},
-            12,
+            0,
             40,
             own.sums,
             "REDUCE_SUM s32",
@@ -312,7 +314,7 @@ def _matmul(backend: Backend, case: Case) -> Array:
     zeros = [(np.array([z], p.a.storage), kind) for z in points]
     inputs = [(case.a[None], kind), (np.ascontiguousarray(case.b.T)[None], kind), *zeros]
     shape = (1, case.a.shape[0], case.b.shape[0])
-    return backend.node("MATMUL", inputs, (_tosa(p.acc), _storage(p.acc), shape), (2, 3))[0]
+    return backend.node("MATMUL", inputs, (_tosa(p.acc), _storage(p.acc), shape), (2, 3)).reshape(shape[1:])
 
 
 def _table8(backend: Backend, case: Case) -> Array:
@@ -360,7 +362,7 @@ def _divide(backend: Backend, case: Case) -> Array:
     if case.params.x != int32 or case.params.rounding != Rounding.TOWARD_ZERO:
         raise Unsupported("INTDIV is int32, toward zero")
     if not case.b.all():
-        raise Unsupported("INTDIV by 0 is unpredictable")  # the model would stop at a signal
+        raise Unsupported("INTDIV by 0 is unpredictable; this model ends with SIGFPE")
     return backend.node("INTDIV", [(case.a, "INT32"), (case.b, "INT32")], ("INT32", "int32", case.a.shape))
 
 
@@ -378,7 +380,8 @@ def _sum(backend: Backend, case: Case) -> Array:
     if (p.x, p.acc, p.overflow) != (int32, int32, Overflow.WRAP):
         raise Unsupported("REDUCE_SUM is int32 to int32")
     shape = (case.x.shape[0], 1)
-    return backend.node("REDUCE_SUM", [(case.x, "INT32")], ("INT32", "int32", shape), axis=1)[:, 0]
+    made = backend.node("REDUCE_SUM", [(case.x, "INT32")], ("INT32", "int32", shape), axis=1)
+    return made.reshape(-1)
 
 
 def _to_integers(backend: Backend, case: Case) -> Array:
