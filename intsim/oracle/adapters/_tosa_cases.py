@@ -12,6 +12,7 @@ from intsim.binding import Array
 from intsim.composites.rescale import double_rounding as rescale_double, single_rounding as rescale_single
 from intsim.numerics import IntType, Rounding, int8, int16, int32, int48, uint16
 from intsim.ops.activation import table, table_interpolated
+from intsim.ops.add import matched
 from intsim.ops.bits import arithmetic_right_shift, cast, leading_zeros as zeros, left_shift, logical_right_shift
 from intsim.ops.dequantize import affine as to_real, centred
 from intsim.ops.divide import integer as quotient
@@ -127,8 +128,9 @@ def matmul8() -> Iterator[Case]:
         yield make(op, f"tosa-s8-{k}-terms", "short sums", (a[:9, :k], b[:17, :k]), p)
     ends = np.repeat(np.array([[-128], [127]], np.int8), 1100, axis=1)
     yield make(op, "tosa-s8-extremes", "the largest products", (ends, ends), product.Params(127, -128))
+    plain = product.Params()  # 2**14 * (2**17 + 3) is beyond int32
     wraps = np.full((2, 2**17 + 3), -128, np.int8)
-    yield make(op, "tosa-s8-wraps", "sums that leave int32 wrap, and the model calls them valid", (wraps, wraps), p)
+    yield make(op, "tosa-s8-wraps", "sums that leave int32 wrap, and the model calls them valid", (wraps, wraps), plain)
 
 
 def matmul16() -> Iterator[Case]:
@@ -235,6 +237,18 @@ def quotients() -> Iterator[Case]:
     steps = np.arange(-400, 400, dtype=np.int32)[None]
     for d in (1, -1, 2, -2, 7, -7):
         yield make(quotient.OP, f"tosa-by-{d}", "ties of both signs", (steps, steps * 0 + d), quotient.Params())
+
+
+def additions() -> Iterator[Case]:
+    p = matched.Params(a=int32, b=int32, dtype=int32)
+    half = [ints(f"add {n}", "int32", 192, 192) >> 1 for n in "ab"]
+    yield make(matched.OP, "tosa-bulk", "sums of the whole range of int32", tuple(half), p)
+    opposite = [ints(f"opposite {n}", "int32", 256, 256) for n in "ab"]
+    opposite[1] = np.where((opposite[0] < 0) == (opposite[1] < 0), ~opposite[1], opposite[1])
+    yield make(matched.OP, "tosa-signs", "operands of the whole range, of opposite signs", tuple(opposite), p)
+    for slug, pair in {"top": (2**31 - 5, 4), "bottom": (-(2**31) + 5, -5), "both": (2**31 - 1, -(2**31))}.items():
+        ends = tuple(np.array([[v]], np.int32) for v in pair)
+        yield make(matched.OP, f"tosa-{slug}", "the ends of int32", ends, p)
 
 
 def argmax() -> Iterator[Case]:
