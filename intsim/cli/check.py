@@ -49,7 +49,7 @@ def check(
     """Judge BACKEND against the spec and the golden outputs, bit for bit.
 
     BACKEND is cpu, cuda, reference, a published system (intsim profiles lists them), a C library c:LIBRARY.so,
-    a file FILE.py:NAME or a module package.module:NAME. NAME is a function decorated with
+    a program stdio:COMMAND, a file FILE.py:NAME or a module package.module:NAME. NAME is a function decorated with
     @intsim.adapter("op", ...); libraries, files and modules run in a process of their own.
 
     \b
@@ -127,15 +127,19 @@ def _load(
 ) -> tuple[Adapter, Isolated | None]:
     """The adapter, and the process of its own that a kernel of unknown origin gets where there is a ``timeout``."""
     from intsim.oracle import judge
-    from intsim.oracle.adapter import BUILT_IN, load, systems
+    from intsim.oracle.adapter import BUILT_IN, PROGRAM, load, systems
+    from intsim.oracle.program import Program
     from intsim.oracle.protocol import WorkerFailed
     from intsim.oracle.runner import ChildFailed, Isolated
 
     runner = None
     try:
-        if timeout is not None and backend not in (*BUILT_IN, *systems()):
+        apart = backend.startswith(PROGRAM) or backend in (*BUILT_IN, *systems())
+        if timeout is not None and not apart:
             runner = Isolated(backend, timeout, profile)  # before it is loaded here: its import may crash too
         adapter = load(backend, profile, python)
+        if isinstance(adapter, Program) and timeout is not None:
+            adapter.timeout = timeout
         adapter.versions()  # a worker that cannot start says so here
         return adapter, runner
     except ChildFailed as failed:

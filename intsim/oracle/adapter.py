@@ -110,6 +110,7 @@ class System:
 
 
 BUILT_IN = ("cpu", "cuda", "reference")
+PROGRAM = "stdio:"
 _C_LIBRARY = "c:"
 
 
@@ -130,7 +131,8 @@ def system(name: str) -> System:
 def load(target: str, profile: str | None = None, python: str | None = None) -> Adapter:
     """The adapter that a command line names.
 
-    target: a built-in backend, a third-party system, "c:LIBRARY.so", "FILE.py:NAME" or "package.module:NAME".
+    target: a built-in backend, a third-party system, "c:LIBRARY.so", "stdio:COMMAND", "FILE.py:NAME" or
+    "package.module:NAME".
     profile: which of a system's kernels; None for its first. python: the Python that holds a system which
     runs in an isolated environment; None for the environment that intsim made. Raises ValueError where the
     file, module, name, profile or environment does not exist or is no adapter.
@@ -147,11 +149,16 @@ def load(target: str, profile: str | None = None, python: str | None = None) -> 
         from intsim.oracle.adapters.builtin import Builtin
 
         return Builtin(target)
+    if target.startswith(PROGRAM):
+        from intsim.oracle.program import Program
+
+        return Program(target.removeprefix(PROGRAM))
     where, _, name = target.rpartition(":")
     if not where:
         known = ", ".join([*BUILT_IN, *(n for n in systems() if n != "c_library")])
         raise ValueError(
-            f"{target!r} is no backend: give one of {known}, c:LIBRARY.so, FILE.py:NAME or package.module:NAME"
+            f"{target!r} is no backend: give one of {known}, c:LIBRARY.so, stdio:COMMAND, FILE.py:NAME or "
+            "package.module:NAME"
         )
     made = getattr(_module(where), name, None)
     if made is None:

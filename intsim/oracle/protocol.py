@@ -96,17 +96,22 @@ class Worker:
         timeout: float = 60.0,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._command, self._name, self._timeout = list(command), name, timeout
+        self._command, self._name, self.timeout = list(command), name, timeout
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._count = 0
-        self._versions: dict[str, str] = {}
+        self._started: dict[str, Any] = {}
 
     def versions(self) -> Mapping[str, str]:
         """What the worker says it is made of. Raises WorkerFailed where it does not start."""
+        stated = self.start().get("versions", {})
+        return {str(k): str(v) for k, v in stated.items()} if isinstance(stated, dict) else {}
+
+    def start(self) -> Mapping[str, Any]:
+        """Its answer to "start". Raises WorkerFailed where it gives none, or speaks another version."""
         self._start()
-        return self._versions
+        return self._started
 
     def call(
         self,
@@ -189,8 +194,7 @@ class Worker:
             raise self._failure(
                 f"speaks version {_short(answer.get('version'))} of the protocol, this release speaks {VERSION}"
             )
-        stated = answer.get("versions", {})
-        self._versions = {str(k): str(v) for k, v in stated.items()} if isinstance(stated, dict) else {}
+        self._started = answer
 
     def _ask(self, say: str, **fields: Any) -> dict[str, Any]:
         self._count += 1
@@ -212,7 +216,7 @@ class Worker:
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self.timeout
         left, got = memoryview(request), bytearray()
         with selectors.DefaultSelector() as ready:
             ready.register(self._process.stdout, selectors.EVENT_READ)
@@ -220,7 +224,7 @@ class Worker:
             while b"\n" not in got[-_CHUNK:]:
                 wait = deadline - time.monotonic()
                 if wait <= 0:
-                    raise self._failure(f"gave no answer to {say!r} in {self._timeout:g} s", Verdict.TIMED_OUT)
+                    raise self._failure(f"gave no answer to {say!r} in {self.timeout:g} s", Verdict.TIMED_OUT)
                 for key, _ in ready.select(wait):
                     if key.fileobj is self._process.stdin:
                         try:

@@ -90,8 +90,8 @@ class Backend:
     ) -> Array:
         """The output of one node. inputs: values and TOSA types; result: TOSA type, dtype, shape."""
         dtype, storage, shape = result
-        stated = {"types": [t for _, t in inputs], "constants": list(constants), "result": dtype, **attributes}
-        return self._worker.call(kind, stated, [np.asarray(a) for a, _ in inputs], [(storage, shape)])[0]
+        described = {"types": [t for _, t in inputs], "constants": list(constants), "result": dtype, **attributes}
+        return self._worker.call(kind, described, [np.asarray(a) for a, _ in inputs], [(storage, shape)])[0]
 
     def rescale(
         self, x: Array, t: IntType, zero_point: int, p: Any, multiplier: Array, shift: Array, mode: str
@@ -125,7 +125,7 @@ class Backend:
             (*([0] if t == int48 else []), 1, 2, 3, 4),
             scale32=scale32,
             rounding=ROUND.get(mode, "SINGLE_ROUND"),
-            per_channel=size > 1 or x.shape[-1] == 1,
+            per_channel=size > 1,
             input_unsigned=not t.signed,
             output_unsigned=not p.dtype.signed,
         )
