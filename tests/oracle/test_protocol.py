@@ -71,9 +71,9 @@ def short(worker: Worker, seconds: float) -> None:
 
 @pytest.mark.parametrize("dtype", protocol.DTYPES)
 def test_arrays_come_back_bit_for_bit(started: Started, dtype: str) -> None:
-    raw = np.arange(1, 25).astype(dtype)
+    raw, worker = np.arange(1, 25).astype(dtype), started()
     for a in (raw, raw.reshape(2, 3, 4), raw[::2], raw[:0].reshape(0, 3), raw[5], raw.reshape(4, 6).T):
-        (back,) = ask(started(), a)
+        (back,) = ask(worker, a)
         assert (back.dtype, back.shape) == (a.dtype, a.shape)
         assert back.tobytes() == a.tobytes()
 
