@@ -96,6 +96,7 @@ class System:
 
     title: as its makers write it. runs: "wheel", "isolated environment", "C library" or "source checkout".
     needs: the command that installs it. source: where the code that was read is (repository and path).
+    requirement: what its isolated environment holds, as pip writes it ("name==version").
     profiles: its kernels that differ in bits, by name, each with a sentence; the first is the default.
     left: operators that no variant states, each with the reason.
     """
@@ -106,9 +107,11 @@ class System:
     source: str
     profiles: Mapping[str, str] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
+    requirement: str = ""
 
 
 BUILT_IN = ("cpu", "cuda", "reference")
+PROGRAM = "stdio:"
 _C_LIBRARY = "c:"
 
 
@@ -139,32 +142,39 @@ def published(target: str) -> str:
     return name if name in checkouts() else target
 
 
-def load(target: str, profile: str | None = None) -> Adapter:
+def load(target: str, profile: str | None = None, python: str | None = None) -> Adapter:
     """The adapter that a command line names.
 
     target: a built-in backend, a third-party system, "c:LIBRARY.so", "SYSTEM:FOLDER" for one that is a source
-        checkout, "FILE.py:NAME" or "package.module:NAME".
-    profile: which of a system's kernels; None for its first. Raises ValueError where the file, module,
-    name or profile does not exist or is no adapter.
+        checkout, "stdio:COMMAND", "FILE.py:NAME" or "package.module:NAME".
+    profile: which of a system's kernels; None for its first. python: the Python that holds a system which
+        runs in an isolated environment; None for the environment that intsim made. Raises ValueError where the
+        file, module, name, profile or environment does not exist or is no adapter.
     """
+    if python is not None and (target not in systems() or system(target).runs != "isolated environment"):
+        raise ValueError(f"{target} runs in no environment of its own: no Python can be chosen for it")
     if target.startswith(_C_LIBRARY):
         return _published("c_library", profile, library=target.removeprefix(_C_LIBRARY))
     if published(target) in checkouts():
         return _published(published(target), profile, folder=target.partition(":")[2])
     if target in systems() and target != "c_library":
-        return _published(target, profile)
+        return _published(target, profile, **({} if python is None else {"python": python}))
     if profile is not None:
         raise ValueError(f"{target} has no profiles")
     if target in BUILT_IN:
         from intsim.oracle.adapters.builtin import Builtin
 
         return Builtin(target)
+    if target.startswith(PROGRAM):
+        from intsim.oracle.program import Program
+
+        return Program(target.removeprefix(PROGRAM))
     where, _, name = target.rpartition(":")
     if not where:
         known = ", ".join([*BUILT_IN, *(n for n in systems() if n not in {"c_library", *checkouts()})])
         placed = ", ".join(f"{n}:FOLDER" for n in checkouts())
         raise ValueError(
-            f"{target!r} is no backend: give one of {known}, c:LIBRARY.so, {placed}, FILE.py:NAME or "
+            f"{target!r} is no backend: give one of {known}, c:LIBRARY.so, {placed}, stdio:COMMAND, FILE.py:NAME or "
             "package.module:NAME"
         )
     made = getattr(_module(where), name, None)

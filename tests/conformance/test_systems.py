@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from intsim.oracle import evidence, judge
+from intsim.oracle import environments, evidence, judge
 from intsim.oracle.adapter import System, load, system, systems
 
 LEAST_ELEMENTS = 100_000
@@ -23,6 +23,8 @@ PROFILES = [
 
 @cache
 def report(name: str, profile: str) -> judge.Report:
+    if system(name).requirement:
+        environments.ensure(name, system(name).requirement)
     return judge.check(load(name, profile or None))
 
 
@@ -48,6 +50,7 @@ def test_an_adapter_states_its_system(name: str) -> None:
     assert stated.needs
     assert "/" in stated.source
     assert all(stated.left.values()), "a reason for what is left"
+    assert bool(stated.requirement) == (stated.runs == "isolated environment")
 
 
 @pytest.mark.parametrize("name", [n for n in systems() if n != "c_library"])
