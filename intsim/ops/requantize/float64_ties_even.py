@@ -44,6 +44,13 @@ class Params(Base):
             raise ValueError(f"a float64 multiplier is in [2**-53, 2**54), got {scale!r}")
         return cls(value.view(np.int64), **fields)
 
+    @classmethod
+    def from_scales(cls, a: Any, b: Any, result: Any, /, **fields: Any) -> Params:
+        """The multiplier f32(f32(a * b) / result) of the reference evaluator, as a float64."""
+        a, b, result = (np.asarray(s, np.float32) for s in (a, b, result))
+        with np.errstate(all="ignore"):  # from_scale refuses what overflows
+            return cls.from_scale(a * b / result, **fields)
+
 
 def spec(acc: Any, p: Params) -> Any:
     product = acc.astype(np.float64) * ieee.from_bits64(p.multiplier_bits)
