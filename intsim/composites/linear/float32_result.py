@@ -36,7 +36,7 @@ def examples() -> dict[str, Any]:
     a = np.array([[8, 0], [255, 255], [0, 1]], np.uint8)
     b = np.array([[1, 0], [3, 7], [-128, 127]], np.int8)
     rows, columns = np.array([0.1, 0.3, 7.0], np.float32), np.array([0.5, 0.013, 1e-3], np.float32)
-    bias, real_bias = np.array([-505, 2**24 + 1, 2**31 - 1], np.int32), np.array([0.25, -1e6, 0.3], np.float32)
+    bias, real_bias = np.array([-(2**31), 2**24 + 1, 2**31 - 1], np.int32), np.array([0.25, -1e6, 0.3], np.float32)
     unsigned = matmul.Params(131, [3, 0, -7], a=uint8, b=int8)
     return {
         "no bias": ((a.view(np.int8), b, rows, columns), Params(matmul.Params(a=int8), dequantize.Params())),

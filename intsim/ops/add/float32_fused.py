@@ -47,7 +47,8 @@ class Params(Base):
         """The parameters for three real scales (float32, positive); the ratios are in [2**-63, 2**20]."""
         with np.errstate(all="ignore"):  # the limits refuse what overflows
             ratios = np.array([a, b], np.float32) / np.float32(result)
-        return cls(*map(int, ratios.view(np.int32)), **fields)
+        a_bits, b_bits = ratios.view(np.int32)
+        return cls(int(a_bits), int(b_bits), **fields)
 
 
 def spec(a: Any, b: Any, p: Params) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from intsim.compiling import Int, portable
-from intsim.numerics import IntType, Rounding, float32, int32
+from intsim.numerics import IntType, Rounding, float32, int2, int32, uint2
 from intsim.op import Elementwise, Op, Port, Size
 from intsim.ops.quantize import RESULTS
 from intsim.params import Params as Base, int_type, integer
@@ -33,7 +33,7 @@ from intsim.spec import ieee, rounding
 @dataclass(frozen=True, slots=True, eq=False)
 class Params(Base):
     group_size: int = integer(1, 2**31 - 1, default=2**31 - 1)
-    dtype: IntType = int_type(*RESULTS, IntType(2), IntType(2, signed=False), role="result")
+    dtype: IntType = int_type(*RESULTS, int2, uint2, role="result")
 
 
 def spec(x: Any, scale: Any, zero_point: Any, p: Params) -> Any:
@@ -67,8 +67,8 @@ def examples() -> dict[str, Any]:
     for zero_point in (-5, 0, 5):
         shown = (wild, one, np.array([[zero_point]], np.int32))
         made[f"beyond int32, zero point {zero_point}"] = (shown, Params())
-    made["2 bits"] = ((ties, one), Params(dtype=IntType(2)))
-    made["2 bits unsigned"] = ((ties, one, one.astype(np.int32)), Params(dtype=IntType(2, signed=False)))
+    made["2 bits"] = ((ties, one), Params(dtype=int2))
+    made["2 bits unsigned"] = ((ties, one, one.astype(np.int32)), Params(dtype=uint2))
     scales = np.array([[0.1, 0.7, 1e-30], [3.0, 1e30, 0.3]], np.float32)
     made["groups of three, two rows"] = ((np.stack([ties[0, :9] * 3, ties[0, 8:17] * 7]), scales), Params(group_size=3))
     return made

@@ -80,7 +80,7 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
     top = np.int64(q[0])
     for j in range(1, stop):
         top = max(top, np.int64(q[j]))
-    total = np.int64(0)  # as bits
+    total: Int = np.int64(0)  # as bits
     for j in range(stop):
         am, ae = unpack32(total)
         bm, be = unpack32(np.int64(x.table[255 + np.int64(q[j]) - top]))

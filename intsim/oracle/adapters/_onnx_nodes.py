@@ -186,7 +186,7 @@ def quotient_leaves_int32(case: Case) -> bool:
         return bool((np.abs(case.x / case.scale[:, group]) >= 2.0**31).any())
 
 
-def granularity(case: Case, blocked: bool = False) -> tuple[Array, Array, dict[str, int]]:
+def granularity(case: Case, blocked: bool = False) -> tuple[Array, Array, dict[str, Any]]:
     """The scale, the zero point and the attributes of Quantize- and DequantizeLinear."""
     scale, zero_point = case.scale, case.zero_point
     if blocked or scale.shape[1] > 1:

@@ -11,7 +11,7 @@ import numpy as np
 
 from intsim.binding import Array
 from intsim.composites.linear import qlinear_matmul
-from intsim.numerics import IntType, int4, int8, int16, int32, uint4, uint8, uint16
+from intsim.numerics import IntType, int2, int4, int8, int16, int32, uint2, uint4, uint8, uint16
 from intsim.ops.dequantize import affine as to_real
 from intsim.ops.matmul import int16_pairs_saturating, integer as product
 from intsim.ops.quantize import affine as to_integer, affine_through_int32, dynamic_asymmetric_unguarded
@@ -197,17 +197,15 @@ def quantize_scalar(types: Sequence[IntType]) -> Iterator[Case]:
         if t.bits == 2:
             for slug, group in (("tensor", 2**31 - 1), ("blocks-of-16", 16)):
                 x = floats("2 bits", 1 if slug == "tensor" else 40, 61)
-                scale = np.abs(floats(f"2 bits {slug}", x.shape[0], -(-61 // group))) / 4 + np.float32(0.1)
-                zero_point = np.full(scale.shape, 1, np.int32)
+                steps = np.abs(floats(f"2 bits {slug}", x.shape[0], -(-61 // group))) / 4 + np.float32(0.1)
+                ones = np.full(steps.shape, 1, np.int32)
                 why = "one scale, and blocks"
-                yield make(
-                    op, f"ort-{t}-{slug}", why, (x, scale, zero_point), affine_through_int32.Params(group, dtype=t)
-                )
+                yield make(op, f"ort-{t}-{slug}", why, (x, steps, ones), affine_through_int32.Params(group, dtype=t))
 
 
 def dequantize() -> Iterator[Case]:
     op = to_real.OP
-    for t, odd in (_ODD_ZERO_POINT | {int32: 0}).items():
+    for t, odd in (_ODD_ZERO_POINT | {int2: -1, uint2: 3, int32: 0}).items():
         step = 2**t.bits // 5003 | 1  # odd, so that the low bits vary
         every = np.arange(t.qmin, t.qmax + 1, step).astype(t.storage)[None, :6000]
         z = np.array([[odd]], np.int32)

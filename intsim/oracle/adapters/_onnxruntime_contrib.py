@@ -129,9 +129,10 @@ def _softmax(nodes: Nodes, case: Case) -> Array:
         raise Unsupported("QLinearSoftmax sees every column")
     if not p.x_scale > 0 or (case.table != float32_table.table(p.x_scale, columns)).any():
         raise Unsupported("QLinearSoftmax fills its table from the scale of its input")
-    scale = np.float32(1) / np.float32(p.levels) if p.levels else np.float32(2)
-    while np.floor(np.float32(1) / scale) < p.levels:
-        scale = np.nextafter(scale, np.float32(0))
+    # the smallest scale with these levels, nearly 1 / (levels + 1): that 1 / scale is rounded down tells most there
+    scale = np.float32(1) / np.float32(p.levels + 1)
+    while np.floor(np.float32(1) / scale) > p.levels:
+        scale = np.nextafter(scale, np.float32(2))
     operands = [
         Operand.of(case.q, p.q),
         _number(p.x_scale, "FLOAT"),

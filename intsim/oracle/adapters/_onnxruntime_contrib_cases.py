@@ -149,12 +149,11 @@ def real_result(a: IntType, b: IntType, real: bool) -> Iterator[Case]:
     left, right = rows.view(a.storage), columns.view(b.storage) >> 1
     large = pseudorandom(f"real {name} bias", 200, 4).copy().view(np.int32)[:, 0] >> 4
     biases = (None, floats(f"real {name}", 200)) if real else (large, None)
+    zero_points = (pseudorandom(name, 200) >> 2).astype(b.storage)
     for slug, scale, z in (
-        ("tensor", np.full(200, 0.013, np.float32), 7),
-        ("columns", np.abs(floats(f"real {name} scale", 200)) + np.float32(0.01), pseudorandom(name, 200) >> 2),
+        ("tensor", np.full(200, 0.013, np.float32), np.array([7], b.storage)),
+        ("columns", np.abs(floats(f"real {name} scale", 200)) + np.float32(0.01), zero_points),
     ):
-        if slug == "columns":
-            z = z.astype(b.storage)
         p = float32_result.Params(product.Params(a.qmin + 131, z, a, b), dequantize.Params())
         a_scale = np.full(200, 0.021, np.float32)
         for k in (131, 130, 1):

@@ -14,7 +14,7 @@ import numpy as np
 
 from intsim.binding import Array
 from intsim.composites.linear import float64_ties_even as linear
-from intsim.numerics import IntType, Order, Overflow, int4, int8, int16, int32, uint4, uint8, uint16
+from intsim.numerics import IntType, Order, Overflow, int2, int4, int8, int16, int32, uint2, uint4, uint8, uint16
 from intsim.ops.quantize import affine_through_int32, dynamic_asymmetric_unguarded
 from intsim.ops.requantize import float64_ties_even as result
 from intsim.oracle.adapter import Capability, System, Unsupported
@@ -34,7 +34,7 @@ SYSTEM = System(
 )
 EIGHT = (int8, uint8)
 QUANTIZED = (int8, uint8, int16, uint16, int4, uint4)
-TWO_BITS = (IntType(2), IntType(2, signed=False))
+TWO_BITS = (int2, uint2)
 # float32 multipliers, the only ones that the evaluator can have: exact ties, and some that round the product
 MULTIPLIERS = tuple(
     result.Params.from_scale(float(np.float32(s))).multiplier_bits for s in (1 / 16, 0.3, 1e-7, 1 / 512)
@@ -96,7 +96,14 @@ class Backend(Nodes):
                 "QuantizeLinear",
                 THROUGH_INT32,
             ),
-            Capability("dequantize.affine", {"q": (*QUANTIZED, int32)}, 80, 40, common.dequantize, "DequantizeLinear"),
+            Capability(
+                "dequantize.affine",
+                {"q": (*QUANTIZED, *TWO_BITS, int32)},
+                80,
+                40,
+                common.dequantize,
+                "DequantizeLinear",
+            ),
             Capability(
                 "quantize.dynamic_asymmetric_unguarded",
                 {"dtype": (uint8,), "empty_scale_bits": (dynamic_asymmetric_unguarded.ONE_OVER_255,)},

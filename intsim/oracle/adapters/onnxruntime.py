@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from intsim.binding import Array
-from intsim.numerics import IntType, Overflow, Rounding, int4, int8, int16, int32, uint4, uint8, uint16
+from intsim.numerics import Overflow, Rounding, int2, int4, int8, int16, int32, uint2, uint4, uint8, uint16
 from intsim.ops.quantize.dynamic_asymmetric_unguarded import ONE
 from intsim.oracle.adapter import Capability, System, Unsupported
 from intsim.oracle.adapters import _onnxruntime_cases as own, _onnxruntime_contrib as contrib
@@ -51,7 +51,7 @@ SYSTEM = System(
 # (a, b, result) of the QLinearMatMul kernels; for the others the runtime says NOT_IMPLEMENTED.
 QLINEAR = ((int8, int8, int8), (uint8, int8, uint8), (uint8, uint8, uint8))
 QUANTIZED = (int8, uint8, int16, uint16, int4, uint4)
-TWO_BITS = (IntType(2), IntType(2, signed=False))
+TWO_BITS = (int2, uint2)
 
 PAIRS = (
     "Without VNNI, on x86, the uint8-int8 kernel adds pairs of products in saturating int16 (VPMADDUBSW), before "
@@ -119,7 +119,9 @@ class Backend(Nodes):
                 "QuantizeLinear 4 bits, blocks of 1",
                 SCALAR_CAST,
             ),
-            Capability("dequantize.affine", {"q": (*QUANTIZED, int32)}, 80, 40, own.dequantize, "DequantizeLinear"),
+            Capability(
+                "dequantize.affine", {"q": (*QUANTIZED, *TWO_BITS, int32)}, 80, 40, own.dequantize, "DequantizeLinear"
+            ),
             Capability(
                 "quantize.dynamic_asymmetric_unguarded",
                 {"dtype": (uint8,), "empty_scale_bits": (ONE,)},
