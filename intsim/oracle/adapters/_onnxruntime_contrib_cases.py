@@ -45,6 +45,15 @@ def add(t: IntType) -> Iterator[Case]:
     }
     for slug, (scales, more, why) in every.items():
         yield make(op, f"ort-{t}-{slug}", why, (a, b), float32_fused.Params.from_scales(*scales, **more))
+    for index in range(8):  # multiples of 1/24 and 1/16: many sums beside ties, at pseudorandom zero points
+        n = pseudorandom(f"add {t} {index}", 6).astype(int)
+        result = 0.05 + float(n[0]) / 300
+        scales = (result * (1 + n[1] % 32) / 24, result * (1 + n[2] % 32) / 16, result)
+        zero_points = {
+            f: int(z) + t.qmin for f, z in zip(("a_zero_point", "b_zero_point", "zero_point"), n[3:], strict=True)
+        }
+        p = float32_fused.Params.from_scales(*scales, **fields, **zero_points)
+        yield make(op, f"ort-{t}-beside-ties-{index}", "sums that the last bit of a float32 decides", (a, b), p)
     for count in (2, 3, 4, 5, 31, 33, 63):
         few = (a[:1, :count], b[:1, -count:])
         p = float32_fused.Params.from_scales(*sixths, **odd)
@@ -96,9 +105,11 @@ def logistic(t: IntType) -> Iterator[Case]:
     for slug, scale in (("usual", 1 / 16), ("fine", 2.0**-12), ("beyond-18", 0.5)):
         p = params.from_scales(scale, 1 / 256, x=t, dtype=t, x_zero_point=t.qmin + 128, zero_point=t.qmin)
         yield make(op, f"ort-{t}-{slug}", "all 256 values", (_every(t)[None],), p)
-    for index in range(16):  # 256 steps of 2**-21 about a value in the middle: all low bits of the float32 show
-        p = params.from_scales(0.02 * (index + 1), 2.0**-21, x=t, dtype=t, x_zero_point=t.qmin + 128)
-        yield make(op, f"ort-{t}-low-bits-{index}", "results so fine that an ulp shows", (_every(t)[None, 126:131],), p)
+    for index in range(60):
+        # below -11.8 a result is less than 256 steps of 2**-25, the last bit of a float32 below 1/2: all bits show
+        fields = {"x": t, "dtype": t, "x_zero_point": t.qmax, "zero_point": t.qmin}
+        p = params.from_scales(0.0470 + 0.0004 * index, 2.0**-25, **fields)
+        yield make(op, f"ort-{t}-last-bits-{index}", "results so fine that an ulp shows", (_every(t)[None],), p)
     yield from _activation(op, params, t, 2.0**-10)
 
 
@@ -118,6 +129,10 @@ def softmax(t: IntType) -> Iterator[Case]:
             q = np.zeros((2, columns), t.storage)
             why = "equal columns: exact ties, but for the rounding of the total"
             yield make(op, f"ort-{t}-equal-{columns}-{levels}", why, (q, float32_table.table(0.02, columns)), p)
+            p = float32_table.Params(levels, t.qmin, t, t, float(np.float32(1e-7)))
+            q = pseudorandom(f"softmax {t} {columns} {levels}", 40, columns).view(t.storage)
+            why = "exponentials some ulps apart: ties that the order of the sum decides"
+            yield make(op, f"ort-{t}-ulps-{columns}-{levels}", why, (q, float32_table.table(1e-7, columns)), p)
 
 
 def gemm(a: IntType, b: IntType, y: IntType) -> Iterator[Case]:
