@@ -98,6 +98,7 @@ class System:
     needs: the command that installs it. source: where the code that was read is (repository and path).
     profiles: its kernels that differ in bits, by name, each with a sentence; the first is the default.
     left: operators that no variant states, each with the reason.
+    by_processor: rows that only some processors make.
     """
 
     title: str
@@ -106,6 +107,7 @@ class System:
     source: str
     profiles: Mapping[str, str] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
+    by_processor: tuple[str, ...] = ()
 
 
 BUILT_IN = ("cpu", "cuda", "reference")

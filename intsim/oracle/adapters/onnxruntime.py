@@ -47,6 +47,7 @@ SYSTEM = System(
         "QLinearConv": "no operation of the catalogue is a convolution",
         "QLinearConcat, QLinearGlobalAveragePool": "not compared: no operation of the catalogue states them",
     },
+    by_processor=("MatMulInteger u8s8",),
 )
 # (a, b, result) of the QLinearMatMul kernels; for the others the runtime says NOT_IMPLEMENTED.
 QLINEAR = ((int8, int8, int8), (uint8, int8, uint8), (uint8, uint8, uint8))
