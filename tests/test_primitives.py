@@ -273,3 +273,71 @@ def test_integer_times_float64(x: int, y: float) -> None:
 @given(st.integers(-(2**62), 2**62))
 def test_integers_held_by_float64(x: int) -> None:
     assert int(ieee.round53(np.int64(x))) == int(float(x))
+
+
+normal32 = st.floats(2.0**-40, 2.0**40, width=32).flatmap(lambda v: st.sampled_from([np.float32(v), np.float32(-v)]))
+
+
+def _signed(x: np.float32) -> tuple[Any, Any]:
+    m, e = _pair(int(x.view(np.int32)))
+    return (-m if x < 0 else m), e
+
+
+def _exactly(x: Any) -> Fraction:
+    return Fraction(float(x))
+
+
+@given(st.integers(-(2**16), 2**16), normal32, normal32, st.booleans())
+def test_a_fused_multiply_add_rounds_once(a: int, b: np.float32, c: np.float32, cancels: bool) -> None:
+    if cancels:
+        c = np.float32(-b * np.float32(a)) * np.float32(1 + 2.0**-20)
+    x = np.float32(a)
+    exact = _exactly(x) * _exactly(b) + _exactly(c)
+    got = spec_ieee.fused_multiply_add32(x, b, c)
+    assert _exactly(got) == _nearest(exact, 24)
+    m, e = ieee.fused_multiply_add32(*_signed(x), *_signed(b), *_signed(c))
+    assert Fraction(int(m)) * Fraction(2) ** int(e) == _exactly(got)
+
+
+@given(normal32, normal32)
+def test_float32_sums_with_signs(a: np.float32, b: np.float32) -> None:
+    m, e = ieee.add_signed32(*_signed(a), *_signed(b))
+    assert Fraction(int(m)) * Fraction(2) ** int(e) == _exactly(a + b)
+
+
+@given(st.integers(-(2**53), 2**53), st.integers(-105, 0), st.integers(-(2**31), 2**31))
+def test_float64_sums_with_signs(m: int, e: int, z: int) -> None:
+    got, at = ieee.add_signed64(np.int64(m), np.int64(e), np.int64(z), 0)
+    assert Fraction(int(got)) * Fraction(2) ** int(at) == _exactly(np.float64(m) * np.float64(2.0**e) + np.float64(z))
+
+
+# a * b = 2**30 + 1 and 2**36 + 1: just above half a unit of the sum, by less than a float64 or 60 bits hold
+@pytest.mark.parametrize(("a", "b", "shift"), [(13325, 80581, 31), (7361, 9335617, 37)])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 2**22, 2**23 - 1])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_lies_just_beside_a_tie_is_no_tie(a: int, b: int, shift: int, n: int, sign: int) -> None:
+    c = np.float32((2**23 + n) * 2.0**shift)
+    want = _nearest(Fraction(sign * a * b) + _exactly(c), 24)
+    assert _exactly(spec_ieee.fused_multiply_add32(np.float32(sign * a), np.float32(b), c)) == want
+    m, e = ieee.fused_multiply_add32(sign * a, 0, b, 0, *_signed(c))
+    assert Fraction(int(m)) * Fraction(2) ** int(e) == want
+
+
+@pytest.mark.parametrize("z", [2**30, 2**30 + 1, -(2**30), -(2**30) - 1])
+@pytest.mark.parametrize("m", [2**52 + 1, 2**52, 2**52 - 1, -(2**52) - 1, -(2**52), 1 - 2**52])
+def test_what_lies_just_beside_a_tie_of_float64_is_no_tie(z: int, m: int) -> None:
+    got, at = ieee.add_signed64(np.int64(m), -75, np.int64(z), 0)
+    assert Fraction(int(got)) * Fraction(2) ** int(at) == _exactly(np.float64(m) * 2.0**-75 + np.float64(z))
+
+
+def _nearest(x: Fraction, bits: int) -> Fraction:
+    """``x`` to so many bits, ties to even."""
+    if x == 0:
+        return x
+    e = math.frexp(float(x))[1]
+    unit = Fraction(2) ** (e - bits)
+    while abs(x) / unit >= 2**bits:
+        unit *= 2
+    while abs(x) / unit < 2 ** (bits - 1):
+        unit /= 2
+    return round(x / unit) * unit

@@ -99,6 +99,7 @@ class System:
     requirement: what its isolated environment holds, as pip writes it ("name==version").
     profiles: its kernels that differ in bits, by name, each with a sentence; the first is the default.
     left: operators that no variant states, each with the reason.
+    by_processor: rows that only some processors make.
     """
 
     title: str
@@ -108,6 +109,7 @@ class System:
     profiles: Mapping[str, str] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
     requirement: str = ""
+    by_processor: tuple[str, ...] = ()
 
 
 BUILT_IN = ("cpu", "cuda", "reference")

@@ -150,6 +150,56 @@ def to_integer(m: Int, e: Int, rounding: Int) -> Int:
 
 
 @portable
+def _round_to(m: Int, e: Int, bits: Int) -> tuple[Int, Int]:
+    """m * 2**e with at most ``bits`` bits, ties to even; m has a sign. Domain: ``|m| < 2**62``."""
+    drop = bit_length(abs(m)) - bits
+    if drop <= 0:
+        return m, e
+    return shift_right(m, drop, Rounding.TIES_TO_EVEN), e + drop
+
+
+@portable
+def _sum(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """The sum of am * 2**ae and bm * 2**be, which have signs, for rounding to 53 bits or fewer.
+
+    Exact, or of 59 bits or more whose last stands for the rest. Domain: ``|am|, |bm| <= 2**53``.
+    """
+    if am == 0 or bm == 0:
+        return (bm, be) if am == 0 else (am, ae)
+    if ae + bit_length(abs(am)) < be + bit_length(abs(bm)):
+        am, ae, bm, be = bm, be, am, ae
+    lift = 60 - bit_length(abs(am))
+    am, ae = am << lift, ae - lift
+    gap = be - ae
+    if gap >= 0:
+        return am + (bm << gap), ae  # below 2**61: bm reaches no higher than am
+    # Bits of bm are lost only where it lies below 2**53 here, and the sum keeps 59 bits of am.
+    low = bm >> min(-gap, 62)
+    rest = 1 if (low << min(-gap, 62)) != bm else 0
+    return (am + low) | rest, ae
+
+
+@portable
+def add_signed32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """The float32 sum of two numbers of up to 53 bits, with signs. Domain: no sum below 2**-126 but 0."""
+    m, e = _sum(am, ae, bm, be)
+    return _round_to(m, e, 24)
+
+
+@portable
+def fused_multiply_add32(am: Int, ae: Int, bm: Int, be: Int, cm: Int, ce: Int) -> tuple[Int, Int]:
+    """f32(a * b + c), rounded once; all m have signs and 24 bits. Domain: no sum below 2**-126 but 0."""
+    return add_signed32(am * bm, ae + be, cm, ce)
+
+
+@portable
+def add_signed64(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """The float64 sum of two float64 numbers with signs. Domain: as ``_sum``; no sum below 2**-1022 but 0."""
+    m, e = _sum(am, ae, bm, be)
+    return _round_to(m, e, 53)
+
+
+@portable
 def sign_of(bits: Int) -> Int:
     """-1 where the sign bit of a float32's bits is set (given as an int32, widened), else 1."""
     return -1 if bits < 0 else 1

@@ -41,3 +41,16 @@ def dyadic_product(x: Any, multiplier: Any, shift: Any) -> Any:
     """rint(f64(x) * f64(multiplier) / 2**shift), as int64: two roundings, both ties to even."""
     product = x.astype(np.float64) * multiplier.astype(np.float64)
     return to_integer(product / 2.0 ** shift.astype(np.float64), Rounding.TIES_TO_EVEN)
+
+
+def fused_multiply_add32(a: Any, b: Any, c: Any) -> Any:
+    """f32(a * b + c), rounded once. Domain: float32 values; no product and no sum below 2**-126, none infinite."""
+    product = np.asarray(a, np.float64) * np.asarray(b, np.float64)  # 48 bits: exact
+    c = np.asarray(c, np.float64)
+    total = product + c
+    other = total - product
+    lost = (product - (total - other)) + (c - other)  # Knuth's two-sum: what the float64 sum lost, exactly
+    # Rounded to odd, a float64 sum rounds to float32 as the exact one does: 53 >= 24 + 2 bits.
+    even = (total.view(np.int64) & 1) == 0
+    toward = np.where(lost > 0, np.inf, -np.inf)
+    return np.where((lost != 0) & even, np.nextafter(total, toward), total).astype(np.float32)

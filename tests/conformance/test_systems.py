@@ -69,4 +69,5 @@ def test_the_recorded_figures_are_those_of_this_release(name: str, profile: str)
         known = recorded[line.serves, line.op]
         assert (known.mismatches, known.params, known.defect) == (0, line.params, line.defect)
         assert known.elements >= LEAST_ELEMENTS
-    assert len(recorded) == len(made), "a recorded row that this release does not make"
+    absent = {serves for serves, _ in recorded.keys() - {(line.serves, line.op) for line in made}}
+    assert absent <= set(system(name).by_processor), "a recorded row that this release does not make"
