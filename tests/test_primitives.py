@@ -32,6 +32,9 @@ EXACT = {
     Rounding.TIES_TO_AWAY: lambda v: floor(abs(v) + HALF) * (1 if v >= 0 else -1),
     Rounding.TIES_TO_EVEN: round,
     Rounding.TIES_TO_NEGATIVE: lambda v: -floor(-v + HALF),
+    Rounding.TOWARD_POSITIVE: math.ceil,
+    Rounding.AWAY_FROM_ZERO: lambda v: math.ceil(v) if v > 0 else floor(v),
+    Rounding.TIES_TO_ZERO: lambda v: math.ceil(abs(v) - HALF) * (1 if v >= 0 else -1),
 }
 VALUES = np.arange(-300, 301)
 
@@ -225,6 +228,14 @@ def test_floats_to_integers(rule: Rounding, data: Any) -> None:
     bits = int(x.view(np.int32))
     m, e = _pair(bits)
     assert int(ieee.to_integer(ieee.sign_of(bits) * m, e, int(rule))) == exact
+
+
+@pytest.mark.parametrize("rule", Rounding)
+def test_float64_beside_a_tie(rule: Rounding) -> None:
+    """The fraction of -1/2 + 2**-54 has 54 bits."""
+    for tie in (-2.5, -1.5, -0.5, 0.0, 0.5, 1.5, 2.5):
+        for x in (np.nextafter(tie, -9), tie, np.nextafter(tie, 9)):
+            assert int(spec_ieee.to_integer(x, rule)) == EXACT[rule](Fraction(float(x))), x
 
 
 @given(st.integers(0, 2**31), st.floats(2.0**-53, 2.0**53))

@@ -33,5 +33,7 @@ def float32(x: Any) -> Any:
 def to_integer(x: Any, rounding: Rounding) -> Any:
     """Floats rounded to integers, as int64."""
     x = np.clip(np.asarray(x, np.float64), -HUGE, HUGE)
-    floor = np.floor(x)  # and x - floor is exact: both have at most 53 bits
-    return (floor + round_up(x, floor, x - floor, 1.0, rounding)).astype(np.int64)
+    floor = np.floor(x)
+    # x - floor is exact but in (-1/2, 0), where it could round down to a half; 3/4 lies on the same side of it
+    rest = np.where((x > -0.5) & (x < 0), 0.75, x - floor)
+    return (floor + round_up(x, floor, rest, 1.0, rounding)).astype(np.int64)
