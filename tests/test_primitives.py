@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from intsim import constants
@@ -197,6 +197,55 @@ def test_float32_arithmetic_in_integers_is_that_of_the_machine(a: int, b: int) -
             wanted.append(_value(a) / _value(b))
             got.append(ieee.pack32(*ieee.divide32(*_pair(a), *_pair(b))))
     assert [int(g) for g in got] == [int(np.float32(w).view(np.uint32)) for w in wanted]
+
+
+def _exact32(value: Fraction) -> int:
+    """The bits of the float32 nearest to a fraction, by comparing it with both neighbours."""
+    sign, value = (2**31, -value) if value < 0 else (0, value)
+    low, high = 0, 0x7F80_0000
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if Fraction(float(_value(middle))) <= value else (low, middle)
+    above = Fraction(2) ** 128 if high == 0x7F80_0000 else Fraction(float(_value(high)))
+    twice = 2 * value - Fraction(float(_value(low))) - above
+    return sign | (high if twice > 0 or (twice == 0 and low % 2) else low)
+
+
+near = st.integers(-(2**24), 2**24).map(lambda v: v / 2**12)
+summands = st.one_of(near, st.floats(-(2.0**60), 2.0**60, width=32), st.floats(-(2.0**-100), 2.0**-100, width=32))
+
+
+@given(summands, summands, st.one_of(st.integers(-(2**17), 2**17).map(float), st.just(0.0), summands))
+@example(2.0**-10, 2.0**-10, 0.0)
+def test_a_fused_multiply_add_rounds_once(a: float, b: float, c: float) -> None:
+    x, y, z = np.float32(a), np.float32(b), np.float32(c)
+    exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+    wanted = _exact32(exact) & 0x7FFF_FFFF
+    got = spec_ieee.fused_multiply_add(x, y, z)
+    assert int(np.abs(got).view(np.uint32)) == wanted
+    assert not (got < 0) or exact < 0
+    (am, ae), (bm, be), (cm, ce) = (_pair(int(v.view(np.int32))) for v in (x, y, z))
+    sign = ieee.sign_of(int(x.view(np.int32))) * ieee.sign_of(int(y.view(np.int32)))
+    m, e = ieee.sum32(sign * am * bm, ae + be, ieee.sign_of(int(z.view(np.int32))) * cm, ce)
+    assert int(ieee.pack32(abs(m), e)) == wanted
+    assert (m < 0) == (exact < 0 and m != 0)
+    if c == int(c):
+        assert ieee.sum32(sign * am * bm, ae + be, int(c), 0) == (m, e) or int(c) == m == 0
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_product_beside_a_tie_of_the_sum_is_seen(sign: int) -> None:
+    """1 + 2**-24 is a tie of float32; a product below 2**-52 of it must still decide."""
+    for tail, last in ((2.0**-70, 1), (0.0, 0), (-(2.0**-70), 0)):
+        got = spec_ieee.fused_multiply_add(np.float32(1), np.float32(sign), np.float32(sign * 2.0**-24))
+        assert int(np.abs(got).view(np.uint32)) == 0x3F80_0000
+        x, y = np.float32(sign * (1 + 2.0**-12)), np.float32(1 + 2.0**-12)  # 1 + 2**-11 + 2**-24: a tie
+        got = spec_ieee.fused_multiply_add(x, y, np.float32(sign * tail))
+        assert int(np.abs(got).view(np.uint32)) == 0x3F80_1000 + last
+        product = sign * (2**12 + 1) ** 2
+        tails = int(tail * 2.0**70) * sign
+        m, e = ieee.sum32(np.int64(product), np.int64(-24), np.int64(tails), np.int64(-70))
+        assert int(ieee.pack32(abs(m), e)) == 0x3F80_1000 + last
 
 
 @given(st.integers(0, 2**53 - 1))

@@ -81,6 +81,29 @@ def add32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
 
 
 @portable
+def sum32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """am * 2**ae + bm * 2**be as one float32; here both m have signs. Domain: ``|m| < 2**49``.
+
+    With the exact product of two magnitudes as one of them, this is the fused multiply-add.
+    """
+    if am == 0 or (bm != 0 and bit_length(abs(am)) + ae < bit_length(abs(bm)) + be):
+        am, ae, bm, be = bm, be, am, ae
+    if am == 0:
+        return am, ae
+    lead = 58 - bit_length(abs(am))
+    am, ae = am << lead, ae - lead
+    gap = ae - be
+    if bm == 0 or gap <= 0:
+        total = (am + (bm << min(max(-gap, 0), 60))) << 1  # b's highest bit is not above a's
+    else:
+        gap = min(gap, 60)
+        kept = bm >> gap  # bits are lost only where |a| is 2**8 times |b| or more: no cancellation uncovers them
+        total = ((am + kept) << 1) | (1 if bm - (kept << gap) > 0 else 0)
+    m, e = round32(abs(total), ae - 1)
+    return (-m if total < 0 else m), e
+
+
+@portable
 def to_integer(m: Int, e: Int, rounding: Int) -> Int:
     """m * 2**e rounded to an integer, held within +-2**62; here m has a sign. Domain: ``|m| < 2**54``."""
     if e < 0:

@@ -37,3 +37,17 @@ def to_integer(x: Any, rounding: Rounding) -> Any:
     # x - floor is exact but in (-1/2, 0), where it could round down to a half; 3/4 lies on the same side of it
     rest = np.where((x > -0.5) & (x < 0), 0.75, x - floor)
     return (floor + round_up(x, floor, rest, 1.0, rounding)).astype(np.int64)
+
+
+def fused_multiply_add(a: Any, b: Any, c: Any) -> Any:
+    """The float32 ``a * b + c``, rounded once; all three are values of float32."""
+    with np.errstate(invalid="ignore"):  # what is infinite has no error
+        product = np.asarray(a, np.float64) * np.asarray(b, np.float64)  # exact: 48 bits
+        c = np.asarray(c, np.float64)
+        total = product + c
+        back = total - product
+        lost = (product - (total - back)) + (c - back)  # exact: total + lost is product + c (Knuth's TwoSum)
+        # Of the two float64 around the sum the one with an odd last bit: no tie of float32 that the sum is not
+        even = np.asarray(total).view(np.int64) & 1 == 0
+        odd = np.nextafter(total, np.where(lost > 0, np.inf, -np.inf))
+        return np.where(np.isfinite(total) & (lost != 0) & even, odd, total).astype(np.float32)
