@@ -23,6 +23,7 @@ from intsim.numerics import IntType
 from intsim.op import Composition, Op
 from intsim.oracle import cases as made
 from intsim.oracle.cases import Case
+from intsim.oracle.deviations import told_apart
 from intsim.params import Choice, Integer, Params, Real, Stage, kinds
 from intsim.execute import reference
 
@@ -31,8 +32,8 @@ RANDOM_CASES = 8
 LARGEST_FILE = 16 * 2**20  # bytes
 LARGEST_ARRAY = 2**20  # elements: these files are for reading
 EXACT_IN_JSON = 2**53  # beyond, many readers lose bits: written as hexadecimal text
-# A list of numbers, which is written on one line: a diff then shows an array, not a column.
-_LIST = re.compile(r'\[\s+((?:[^\[\]{}"]|"-?0x[0-9a-f]+")*?)\s+\]')
+# A list of numbers or words, which is written on one line: a diff then shows an array, not a column.
+_LIST = re.compile(r'\[\s+((?:[^\[\]{}"]|"[\w.= -]+")*?)\s+\]')
 _NAME = re.compile(r"[a-z0-9_]+/[a-z0-9_]+-v[0-9]+\.json")
 
 FLAGS = {
@@ -128,6 +129,7 @@ def _encode_case(case: Case) -> dict[str, Any]:
         "id": case.id.rsplit("/", 1)[1],
         "comment": case.comment,
         "flags": _flags(case, outputs),
+        "tells": told_apart(case),
         "params": _encode_params(p),
         "inputs": {
             port.name: _encode_array(a, _port_type(op, port, p)) for port, a in zip(op.inputs, case.inputs, strict=True)
@@ -158,7 +160,7 @@ def build(folder: Path, *, replace: bool = False, ops: tuple[Op, ...] | None = N
 
     Raises GoldenError where a case of a version that exists would change or go: a changed output bit
     is a new version. ``replace`` allows it, for versions that nobody has yet. New cases and other
-    words are no change.
+    words are no change. A case says which deviations it tells apart (``tells``).
     """
     changed = []
     texts = {file_name(op): text(op) for op in (registry.all_ops() if ops is None else ops)}
