@@ -1,4 +1,4 @@
-"""Quantize float32 by a product with the reciprocal of the scale: PyTorch.
+"""Quantize float32 by a product with the reciprocal of the scale: PyTorch, XNNPACK, LiteRT's optimised QUANTIZE.
 
     inverse = f32(1 / scale)
     q = saturate(round(f32(x * inverse)) + zero_point)            zero_point_added = LAST
@@ -6,8 +6,9 @@
     q = saturate(round(f32(x * inverse + zero_point)))            FUSED: one rounding to float32
 
 PyTorch's x86 kernels hold all three: fake_quantize and the decomposed operators add last,
-quantize_per_channel first, quantize_per_tensor fuses. One scale for each group of ``group_size``
-elements along a row. Where 1 / scale is infinite, x = 0 becomes the zero point.
+quantize_per_channel first, quantize_per_tensor fuses; XNNPACK and LiteRT add last. One scale for each
+group of ``group_size`` elements along a row. A reciprocal that overflows (a scale below 2**-128) is
+infinite, and 0 times it counts as 0: published kernels convert the NaN that IEEE 754 gives there.
 
 Differs from ``affine`` and ``qonnx``, which divide: beside a tie the product may fall on its other
 side. Kernels compute the IEEE steps in integers.
@@ -109,7 +110,9 @@ OP = register(
     Op(
         name="quantize.reciprocal",
         version=1,
-        cites="pytorch/pytorch aten/src/ATen/native/quantized; pytorch/FBGEMM include/fbgemm/QuantUtils.h",
+        cites="pytorch/pytorch aten/src/ATen/native/quantized; pytorch/FBGEMM include/fbgemm/QuantUtils.h; "
+        "google/XNNPACK src/f32-qs8-vcvt; "
+        "google-ai-edge/LiteRT tflite/kernels/internal/optimized/optimized_ops.h (AffineQuantize)",
         inputs=(
             Port("x", "m n", float32),
             Port("scale", "m g", float32, numbers="positive"),
