@@ -17,6 +17,7 @@ from intsim.ops.requantize import power_of_two
 from intsim.oracle import judge
 from intsim.oracle.adapter import Unsupported, load
 from intsim.oracle.adapters import brevitas as brevitas_adapter, qonnx as adapter
+from intsim.oracle.adapters._dequantized import codes
 from intsim.oracle.cases import make
 from intsim.spec import ieee, rounding
 
@@ -47,7 +48,7 @@ def test_the_seven_rounding_modes() -> None:
 def test_the_float_that_it_hands_out_may_be_minus_zero() -> None:
     out = adapter.Backend().node("Quant", ([-0.25, 0.25], 1, 0, 8), signed=1, narrow=0, rounding_mode="ROUND")
     assert np.signbit(out).tolist() == [True, False]
-    assert adapter.codes(out, np.float32([1]), np.zeros(1, np.int64)).tolist() == [0, 0]
+    assert codes(out, np.float32([1]), np.zeros(1, np.int64)).tolist() == [0, 0]
 
 
 def test_half_up_of_the_last_number_below_a_half_is_one() -> None:
@@ -61,7 +62,7 @@ def test_half_up_of_the_last_number_below_a_half_is_one() -> None:
 
 def test_a_float_that_no_code_gives_is_an_error() -> None:
     with pytest.raises(ValueError, match="for any integer q"):
-        adapter.codes(np.float32([0.5]), np.float32([1]), np.zeros(1, np.int64))
+        codes(np.float32([0.5]), np.float32([1]), np.zeros(1, np.int64))
 
 
 # -- deviations are found by the directed cases --------------------------------------------------------
@@ -83,7 +84,7 @@ def away(x: Any, scale: Any, zero_point: Any, p: Any) -> Any:
 
 @pytest.mark.parametrize("system", ["qonnx", "brevitas"])
 @pytest.mark.parametrize("spec", [outside, fused, away])
-def test_another_quantizer_is_found(system: str, spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_quantizer_is_found(system: str, spec: Any) -> None:
     backend = load(system)
     backend.versions()  # asks for the package
     capability = next(c for c in backend.capabilities() if c.only["rounding"] == (Rounding.TIES_TO_EVEN,))

@@ -24,6 +24,7 @@ from intsim.numerics import IntType, Rounding, int8, int16, uint8
 from intsim.ops.quantize import RESULTS, qonnx as variant
 from intsim.oracle.adapter import Capability, System, Unsupported
 from intsim.oracle.adapters import _qonnx_cases as own
+from intsim.oracle.adapters._dequantized import EXACT, codes
 from intsim.oracle.cases import Case
 
 SYSTEM = System(
@@ -51,7 +52,6 @@ MODES = {
 }
 TYPES: tuple[IntType, ...] = (*RESULTS, *variant.NARROW)
 BELOW_HALF = np.float32(0.5) - np.float32(2.0**-25)
-EXACT = 2**24  # integers up to it are float32 numbers
 
 
 @cache
@@ -146,18 +146,3 @@ class Backend:
 def _beside_half(x: Array, scale: Array, z: Array) -> bool:
     with np.errstate(all="ignore"):
         return bool((np.abs(x / scale + z.astype(np.float32)) == BELOW_HALF).any())
-
-
-def codes(out: Array, scale: Array, zero_point: Array) -> Array:
-    """The integers q with ``out = f32((q - zero_point) * scale)``, as int64.
-
-    Raises Unsupported where a product was infinite, ValueError where there is no such integer.
-    """
-    if not np.isfinite(out).all():
-        raise Unsupported("the dequantized result is infinite in float32: it does not tell the integer")
-    steps = np.rint(out.astype(np.float64) / scale.astype(np.float64))
-    with np.errstate(under="ignore"):
-        again = steps.astype(np.float32) * scale.astype(np.float32)
-    if (np.abs(steps) >= EXACT // 4).any() or (again != out).any():
-        raise ValueError("a result is not f32((q - zero_point) * scale) for any integer q")
-    return steps.astype(np.int64) + zero_point
