@@ -16,6 +16,9 @@ class Rounding(IntEnum):
     TIES_TO_AWAY = 3  #: nearest; C's round()
     TIES_TO_EVEN = 4  #: nearest; NumPy's rint
     TIES_TO_NEGATIVE = 5  #: nearest; differs from TIES_TO_POSITIVE on a tie and nowhere else
+    TOWARD_POSITIVE = 6  #: ceiling
+    AWAY_FROM_ZERO = 7  #: the next integer outward, ties or not
+    TIES_TO_ZERO = 8  #: nearest; differs from TIES_TO_AWAY on a tie and nowhere else
 
 
 @unique

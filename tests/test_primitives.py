@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from intsim import constants
@@ -32,6 +32,9 @@ EXACT = {
     Rounding.TIES_TO_AWAY: lambda v: floor(abs(v) + HALF) * (1 if v >= 0 else -1),
     Rounding.TIES_TO_EVEN: round,
     Rounding.TIES_TO_NEGATIVE: lambda v: -floor(-v + HALF),
+    Rounding.TOWARD_POSITIVE: math.ceil,
+    Rounding.AWAY_FROM_ZERO: lambda v: math.ceil(v) if v > 0 else floor(v),
+    Rounding.TIES_TO_ZERO: lambda v: math.ceil(abs(v) - HALF) * (1 if v >= 0 else -1),
 }
 VALUES = np.arange(-300, 301)
 
@@ -204,7 +207,7 @@ near = st.tuples(floats32, st.integers(-70 << 23, 70 << 23)).map(
 @given(st.one_of(st.tuples(floats32, floats32), near), st.sampled_from((1, -1)), st.sampled_from((1, -1)))
 def test_signed_float32_sums_are_those_of_the_machine(bits: tuple[int, int], one: int, other: int) -> None:
     (am, ae), (bm, be) = map(_pair, bits)
-    m, e = ieee.add_signed32(np.int64(one * am), ae, np.int64(other * bm), be)
+    m, e = ieee.sum32(np.int64(one * am), ae, np.int64(other * bm), be)
     with np.errstate(all="ignore"):
         wanted = np.float32(one) * _value(bits[0]) + np.float32(other) * _value(bits[1])
     got = ieee.with_sign(int(ieee.pack32(abs(m), e)), int(m))
@@ -222,7 +225,7 @@ def test_float64_sums_and_quotients_are_those_of_the_machine(pair: tuple[float, 
     a, b = pair
     (am, ae), (bm, be) = (math.frexp(v) for v in (a, b))
     one, other = (np.int64(am * 2**53), ae - 53), (np.int64(bm * 2**53), be - 53)
-    for got, wanted in ((ieee.add64(*one, *other), a + b), (ieee.divide64(*one, *other), a / b)):
+    for got, wanted in ((ieee.normal64(*ieee.sum64(*one, *other)), a + b), (ieee.divide64(*one, *other), a / b)):
         assert int(got[0]).bit_length() == 53
         assert Fraction(int(got[0])) * Fraction(2) ** int(got[1]) == Fraction(wanted)
 
@@ -231,6 +234,55 @@ def test_float64_sums_and_quotients_are_those_of_the_machine(pair: tuple[float, 
 def test_integers_become_float64_as_on_the_machine(x: int) -> None:
     m, e = ieee.normal64(np.int64(x), 0)
     assert Fraction(int(m)) * Fraction(2) ** int(e) == Fraction(float(x))
+
+
+def _exact32(value: Fraction) -> int:
+    """The bits of the float32 nearest to a fraction, by comparing it with both neighbours."""
+    sign, value = (2**31, -value) if value < 0 else (0, value)
+    low, high = 0, 0x7F80_0000
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if Fraction(float(_value(middle))) <= value else (low, middle)
+    above = Fraction(2) ** 128 if high == 0x7F80_0000 else Fraction(float(_value(high)))
+    twice = 2 * value - Fraction(float(_value(low))) - above
+    return sign | (high if twice > 0 or (twice == 0 and low % 2) else low)
+
+
+near = st.integers(-(2**24), 2**24).map(lambda v: v / 2**12)
+summands = st.one_of(near, st.floats(-(2.0**60), 2.0**60, width=32), st.floats(-(2.0**-100), 2.0**-100, width=32))
+
+
+@given(summands, summands, st.one_of(st.integers(-(2**17), 2**17).map(float), st.just(0.0), summands))
+@example(2.0**-10, 2.0**-10, 0.0)
+def test_a_fused_multiply_add_rounds_once(a: float, b: float, c: float) -> None:
+    x, y, z = np.float32(a), np.float32(b), np.float32(c)
+    exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+    wanted = _exact32(exact) & 0x7FFF_FFFF
+    got = spec_ieee.fused_multiply_add32(x, y, z)
+    assert int(np.abs(got).view(np.uint32)) == wanted
+    assert not (got < 0) or exact < 0
+    (am, ae), (bm, be), (cm, ce) = (_pair(int(v.view(np.int32))) for v in (x, y, z))
+    sign = ieee.sign_of(int(x.view(np.int32))) * ieee.sign_of(int(y.view(np.int32)))
+    m, e = ieee.sum32(sign * am * bm, ae + be, ieee.sign_of(int(z.view(np.int32))) * cm, ce)
+    assert int(ieee.pack32(abs(m), e)) == wanted
+    assert (m < 0) == (exact < 0 and m != 0)
+    if c == int(c):
+        assert ieee.sum32(sign * am * bm, ae + be, int(c), 0) == (m, e) or int(c) == m == 0
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_product_beside_a_tie_of_the_sum_is_seen(sign: int) -> None:
+    """1 + 2**-24 is a tie of float32; a product below 2**-52 of it must still decide."""
+    for tail, last in ((2.0**-70, 1), (0.0, 0), (-(2.0**-70), 0)):
+        got = spec_ieee.fused_multiply_add32(np.float32(1), np.float32(sign), np.float32(sign * 2.0**-24))
+        assert int(np.abs(got).view(np.uint32)) == 0x3F80_0000
+        x, y = np.float32(sign * (1 + 2.0**-12)), np.float32(1 + 2.0**-12)  # 1 + 2**-11 + 2**-24: a tie
+        got = spec_ieee.fused_multiply_add32(x, y, np.float32(sign * tail))
+        assert int(np.abs(got).view(np.uint32)) == 0x3F80_1000 + last
+        product = sign * (2**12 + 1) ** 2
+        tails = int(tail * 2.0**70) * sign
+        m, e = ieee.sum32(np.int64(product), np.int64(-24), np.int64(tails), np.int64(-70))
+        assert int(ieee.pack32(abs(m), e)) == 0x3F80_1000 + last
 
 
 @given(st.integers(0, 2**53 - 1))
@@ -264,6 +316,14 @@ def test_floats_to_integers(rule: Rounding, data: Any) -> None:
     assert int(ieee.to_integer(ieee.sign_of(bits) * m, e, int(rule))) == exact
 
 
+@pytest.mark.parametrize("rule", Rounding)
+def test_float64_beside_a_tie(rule: Rounding) -> None:
+    """The fraction of -1/2 + 2**-54 has 54 bits."""
+    for tie in (-2.5, -1.5, -0.5, 0.0, 0.5, 1.5, 2.5):
+        for x in (np.nextafter(tie, -9), tie, np.nextafter(tie, 9)):
+            assert int(spec_ieee.to_integer(x, rule)) == EXACT[rule](Fraction(float(x))), x
+
+
 @given(st.integers(0, 2**31), st.floats(2.0**-53, 2.0**53))
 def test_integer_times_float64(x: int, y: float) -> None:
     m, e = ieee.times_float64(np.int64(x), np.float64(y).view(np.int64))
@@ -288,7 +348,7 @@ def _exactly(x: Any) -> Fraction:
 
 
 @given(st.integers(-(2**16), 2**16), normal32, normal32, st.booleans())
-def test_a_fused_multiply_add_rounds_once(a: int, b: np.float32, c: np.float32, cancels: bool) -> None:
+def test_a_fused_multiply_add_of_an_integer_rounds_once(a: int, b: np.float32, c: np.float32, cancels: bool) -> None:
     if cancels:
         c = np.float32(-b * np.float32(a)) * np.float32(1 + 2.0**-20)
     x = np.float32(a)
@@ -301,13 +361,13 @@ def test_a_fused_multiply_add_rounds_once(a: int, b: np.float32, c: np.float32, 
 
 @given(normal32, normal32)
 def test_float32_sums_with_signs(a: np.float32, b: np.float32) -> None:
-    m, e = ieee.add_signed32(*_signed(a), *_signed(b))
+    m, e = ieee.sum32(*_signed(a), *_signed(b))
     assert Fraction(int(m)) * Fraction(2) ** int(e) == _exactly(a + b)
 
 
 @given(st.integers(-(2**53), 2**53), st.integers(-105, 0), st.integers(-(2**31), 2**31))
 def test_float64_sums_with_signs(m: int, e: int, z: int) -> None:
-    got, at = ieee.add_signed64(np.int64(m), np.int64(e), np.int64(z), 0)
+    got, at = ieee.sum64(np.int64(m), np.int64(e), np.int64(z), 0)
     assert Fraction(int(got)) * Fraction(2) ** int(at) == _exactly(np.float64(m) * np.float64(2.0**e) + np.float64(z))
 
 
@@ -326,7 +386,7 @@ def test_what_lies_just_beside_a_tie_is_no_tie(a: int, b: int, shift: int, n: in
 @pytest.mark.parametrize("z", [2**30, 2**30 + 1, -(2**30), -(2**30) - 1])
 @pytest.mark.parametrize("m", [2**52 + 1, 2**52, 2**52 - 1, -(2**52) - 1, -(2**52), 1 - 2**52])
 def test_what_lies_just_beside_a_tie_of_float64_is_no_tie(z: int, m: int) -> None:
-    got, at = ieee.add_signed64(np.int64(m), -75, np.int64(z), 0)
+    got, at = ieee.sum64(np.int64(m), -75, np.int64(z), 0)
     assert Fraction(int(got)) * Fraction(2) ** int(at) == _exactly(np.float64(m) * 2.0**-75 + np.float64(z))
 
 

@@ -81,24 +81,26 @@ def add32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
 
 
 @portable
-def add_signed32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
-    """The float32 sum of two finite float32; here m has a sign, and at most 24 bits."""
-    if am == 0 or bm == 0:
-        return (bm, be) if am == 0 else (am, ae)
-    if bit_length(abs(am)) + ae < bit_length(abs(bm)) + be:
+def sum32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """am * 2**ae + bm * 2**be as one float32; here both m have signs. Domain: ``|m| < 2**49``.
+
+    With the exact product of two magnitudes as one of them, this is the fused multiply-add.
+    """
+    if am == 0 or (bm != 0 and bit_length(abs(am)) + ae < bit_length(abs(bm)) + be):
         am, ae, bm, be = bm, be, am, ae
-    lead = 24 - bit_length(abs(am))
-    am, ae = am << lead, ae - lead  # 24 bits
-    gap = ae - be
-    if gap > 50:  # b is below 2**-26 of a's last bit
+    if am == 0:
         return am, ae
-    if gap < 0:  # then b has trailing bits to spare: it is the smaller, and has a's last bit or a lower one
-        bm, be, gap = bm << -gap, ae, 0
-    total = (am << min(gap, 36)) + (bm >> max(gap - 36, 0))
-    if gap > 36 and bm & ((1 << (gap - 36)) - 1) != 0:
-        total |= 1  # the last bit stands for the rest
-    m, e = round32(abs(total), ae - min(gap, 36))
-    return (-m, e) if total < 0 else (m, e)
+    lead = 58 - bit_length(abs(am))
+    am, ae = am << lead, ae - lead
+    gap = ae - be
+    if bm == 0 or gap <= 0:
+        total = (am + (bm << min(max(-gap, 0), 60))) << 1  # b's highest bit is not above a's
+    else:
+        gap = min(gap, 60)
+        kept = bm >> gap  # bits are lost only where |a| is 2**8 times |b| or more: no cancellation uncovers them
+        total = ((am + kept) << 1) | (1 if bm - (kept << gap) > 0 else 0)
+    m, e = round32(abs(total), ae - 1)
+    return (-m if total < 0 else m), e
 
 
 @portable
@@ -111,19 +113,6 @@ def normal64(m: Int, e: Int) -> tuple[Int, Int]:
         return m << -drop, e + drop
     m = shift_right(m, drop, Rounding.TIES_TO_EVEN)
     return (2**52, e + drop + 1) if m == 2**53 else (m, e + drop)
-
-
-@portable
-def add64(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
-    """The float64 sum of two magnitudes of ``normal64``."""
-    if am == 0 or bm == 0:
-        return (bm, be) if am == 0 else (am, ae)
-    if ae < be:
-        am, ae, bm, be = bm, be, am, ae
-    gap = min(ae - be, 62)
-    aligned = (bm << 8) >> gap
-    lost = (aligned << gap) != bm << 8
-    return normal64((am << 8) + (aligned | (1 if lost else 0)), ae - 8)
 
 
 @portable
@@ -180,20 +169,13 @@ def _sum(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
 
 
 @portable
-def add_signed32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
-    """The float32 sum of two numbers of up to 53 bits, with signs. Domain: no sum below 2**-126 but 0."""
-    m, e = _sum(am, ae, bm, be)
-    return _round_to(m, e, 24)
-
-
-@portable
 def fused_multiply_add32(am: Int, ae: Int, bm: Int, be: Int, cm: Int, ce: Int) -> tuple[Int, Int]:
-    """f32(a * b + c), rounded once; all m have signs and 24 bits. Domain: no sum below 2**-126 but 0."""
-    return add_signed32(am * bm, ae + be, cm, ce)
+    """f32(a * b + c), rounded once; all m have signs and 24 bits."""
+    return sum32(am * bm, ae + be, cm, ce)
 
 
 @portable
-def add_signed64(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+def sum64(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
     """The float64 sum of two float64 numbers with signs. Domain: as ``_sum``; no sum below 2**-1022 but 0."""
     m, e = _sum(am, ae, bm, be)
     return _round_to(m, e, 53)

@@ -15,6 +15,10 @@ def _round_up(x: Int, quotient: Int, remainder: Int, whole: Int, rounding: Int) 
         return False
     if rounding == Rounding.TOWARD_ZERO:
         return x < 0 and remainder > 0
+    if rounding == Rounding.TOWARD_POSITIVE:
+        return remainder > 0
+    if rounding == Rounding.AWAY_FROM_ZERO:
+        return x > 0 and remainder > 0
     if remainder != rest:
         return remainder > rest
     if rounding == Rounding.TIES_TO_POSITIVE:
@@ -23,6 +27,8 @@ def _round_up(x: Int, quotient: Int, remainder: Int, whole: Int, rounding: Int) 
         return x >= 0
     if rounding == Rounding.TIES_TO_EVEN:
         return quotient & 1 == 1
+    if rounding == Rounding.TIES_TO_ZERO:
+        return x < 0
     return False
 
 

@@ -33,8 +33,10 @@ def float32(x: Any) -> Any:
 def to_integer(x: Any, rounding: Rounding) -> Any:
     """Floats rounded to integers, as int64."""
     x = np.clip(np.asarray(x, np.float64), -HUGE, HUGE)
-    floor = np.floor(x)  # and x - floor is exact: both have at most 53 bits
-    return (floor + round_up(x, floor, x - floor, 1.0, rounding)).astype(np.int64)
+    floor = np.floor(x)
+    # x - floor is exact but in (-1/2, 0), where it could round down to a half; 3/4 lies on the same side of it
+    rest = np.where((x > -0.5) & (x < 0), 0.75, x - floor)
+    return (floor + round_up(x, floor, rest, 1.0, rounding)).astype(np.int64)
 
 
 def dyadic_product(x: Any, multiplier: Any, shift: Any) -> Any:
@@ -44,13 +46,14 @@ def dyadic_product(x: Any, multiplier: Any, shift: Any) -> Any:
 
 
 def fused_multiply_add32(a: Any, b: Any, c: Any) -> Any:
-    """f32(a * b + c), rounded once. Domain: float32 values; no product and no sum below 2**-126, none infinite."""
-    product = np.asarray(a, np.float64) * np.asarray(b, np.float64)  # 48 bits: exact
-    c = np.asarray(c, np.float64)
-    total = product + c
-    other = total - product
-    lost = (product - (total - other)) + (c - other)  # Knuth's two-sum: what the float64 sum lost, exactly
-    # Rounded to odd, a float64 sum rounds to float32 as the exact one does: 53 >= 24 + 2 bits.
-    even = (total.view(np.int64) & 1) == 0
-    toward = np.where(lost > 0, np.inf, -np.inf)
-    return np.where((lost != 0) & even, np.nextafter(total, toward), total).astype(np.float32)
+    """The float32 ``a * b + c``, rounded once; all three are values of float32."""
+    with np.errstate(invalid="ignore"):  # what is infinite has no error
+        product = np.asarray(a, np.float64) * np.asarray(b, np.float64)  # exact: 48 bits
+        c = np.asarray(c, np.float64)
+        total = product + c
+        back = total - product
+        lost = (product - (total - back)) + (c - back)  # exact: total + lost is product + c (Knuth's TwoSum)
+        # Of the two float64 around the sum the one with an odd last bit: no tie of float32 that the sum is not
+        even = np.asarray(total).view(np.int64) & 1 == 0
+        odd = np.nextafter(total, np.where(lost > 0, np.inf, -np.inf))
+        return np.where(np.isfinite(total) & (lost != 0) & even, odd, total).astype(np.float32)

@@ -25,6 +25,12 @@ def round_up(x: Any, quotient: Any, remainder: Any, whole: Any, rounding: Roundi
             return (remainder > rest) | ((remainder == rest) & (quotient % 2 == 1))
         case Rounding.TIES_TO_NEGATIVE:
             return remainder > rest
+        case Rounding.TOWARD_POSITIVE:
+            return remainder > 0
+        case Rounding.AWAY_FROM_ZERO:
+            return (x > 0) & (remainder > 0)
+        case Rounding.TIES_TO_ZERO:
+            return (remainder > rest) | ((remainder == rest) & (x < 0))
 
 
 def shift_right(x: Any, shift: Any, rounding: Rounding) -> Any:

@@ -23,7 +23,7 @@ from intsim.numerics import IntType, float32, int4, int8, int16, uint4, uint8
 from intsim.op import Elementwise, Op, Port
 from intsim.params import Params as Base, int_type, rule
 from intsim.registry import register
-from intsim.scalar.ieee import divide32, multiply32, pack32, sign_of, add_signed32, unpack32, with_sign
+from intsim.scalar.ieee import divide32, multiply32, pack32, sign_of, sum32, unpack32, with_sign
 from intsim.spec import ieee
 
 
@@ -56,7 +56,7 @@ def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     m, e = unpack32(pack32(m, e))
     bits = np.int64(x.offset[i])
     cm, ce = unpack32(bits & (2**31 - 1))
-    total, e = add_signed32(-m if whole < 0 else m, e, sign_of(bits) * cm, ce)
+    total, e = sum32(-m if whole < 0 else m, e, sign_of(bits) * cm, ce)
     return with_sign(pack32(abs(total), e), total)
 
 

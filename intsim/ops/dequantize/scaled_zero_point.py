@@ -20,7 +20,7 @@ from intsim.numerics import IntType, float32, int8, uint8
 from intsim.op import Elementwise, Op, Port
 from intsim.params import Params as Base, int_type, integer
 from intsim.registry import register
-from intsim.scalar.ieee import add_signed32, multiply32, pack32, round32, unpack32, with_sign
+from intsim.scalar.ieee import sum32, multiply32, pack32, round32, unpack32, with_sign
 from intsim.spec import ieee
 
 SMALLEST, LARGEST = 2.0**-126, 2.0**100  # of the scale: no result is infinite
@@ -53,7 +53,7 @@ def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     bm, be = round32(abs(p.zero_point), 0)
     am, ae = multiply32(am, ae, sm, se)
     bm, be = multiply32(bm, be, sm, se)
-    m, e = add_signed32(-am if q < 0 else am, ae, bm if p.zero_point < 0 else -bm, be)
+    m, e = sum32(-am if q < 0 else am, ae, bm if p.zero_point < 0 else -bm, be)
     return with_sign(pack32(abs(m), e), m)
 
 

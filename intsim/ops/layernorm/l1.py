@@ -66,7 +66,7 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
 def examples() -> dict[str, Any]:
     x = np.array([[1, 2, 4, 8], [7, 7, 7, 7], [-32768, 32767, -32768, 32767], [0, 0, 0, 1]], np.int16)
     weight = np.array([127, -128, 1, 0], np.int8)
-    tie = np.array([[-3, 0, 1, 2], [508, -127, 127, -508], [254, -1, 1, -254]], np.int16)
+    tie = np.array([[-3, 0, 1, 2], [508, -127, 127, -508], [254, -1, 1, -254], [254, -3, 3, -254]], np.int16)
     made: dict[str, Any] = {f"ties, {r.name}": ((tie,), Params(dtype=int8, rounding=r)) for r in Rounding}
     made["ordinary, constant, extreme, one spike; with weights"] = ((x, weight), Params())
     return made

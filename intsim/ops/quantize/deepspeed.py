@@ -45,14 +45,14 @@ from intsim.op import Op, Port, Rowwise, Size
 from intsim.params import Limit, Params as Base, int_type, integer, rule
 from intsim.registry import register
 from intsim.scalar.ieee import (
-    add64,
     divide32,
     divide64,
     multiply32,
     normal64,
     pack32,
     round32,
-    add_signed32,
+    sum32,
+    sum64,
     to_integer,
     unpack32,
     with_sign,
@@ -215,7 +215,8 @@ def over_steps(m: Int, e: Int, steps: Int, epsilon: Int, inverted: Int) -> tuple
     sm, se = normal(steps, 0)
     if epsilon == Epsilon.FLOAT64:
         m, e = normal64(m, e)
-        m, e = add64(m, e, 0x14F8B588E368F1, -69)
+        m, e = sum64(m, e, 0x14F8B588E368F1, -69)
+        m, e = normal64(m, e)
         sm, se = normal64(sm, se)
         if inverted:
             m, e = divide64(sm, se, m, e)
@@ -234,7 +235,7 @@ def number_of(key: Int) -> tuple[Int, Int]:
 
 @portable
 def signed_sum(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
-    m, e = add_signed32(am, ae, bm, be)
+    m, e = sum32(am, ae, bm, be)
     n, e = normal(abs(m), e)
     return (-n if m < 0 else n), e
 

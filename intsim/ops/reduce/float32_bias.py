@@ -22,7 +22,7 @@ from intsim.numerics import IntType, Rounding, int8, uint8, unlimited
 from intsim.op import Op, Oracle, Port, Rowwise, Size
 from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register
-from intsim.scalar.ieee import add_signed32, multiply32, round32, to_integer, unpack32
+from intsim.scalar.ieee import sum32, multiply32, round32, to_integer, unpack32
 from intsim.scalar.rounding import saturate
 from intsim.spec import ieee, rounding
 
@@ -97,7 +97,7 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
     bm, be = unpack32(p.multiplier_bits)
     m, e = multiply32(am, ae, bm, be)
     cm, ce = unpack32(p.bias_bits)
-    m, e = add_signed32(-m if total < 0 else m, e, -cm if p.bias_sign < 0 else cm, ce)
+    m, e = sum32(-m if total < 0 else m, e, -cm if p.bias_sign < 0 else cm, ce)
     out.q[i] = saturate(to_integer(m, e, p.rounding) + p.zero_point, p.dtype)
 
 

@@ -24,7 +24,7 @@ from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.ops.requantize import RESULTS
 from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register
-from intsim.scalar.ieee import add_signed64, times_float64, to_integer
+from intsim.scalar.ieee import sum64, times_float64, to_integer
 from intsim.scalar.rounding import saturate
 from intsim.spec import ieee, rounding
 
@@ -66,7 +66,7 @@ def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     m = -m if acc < 0 else m
     last = p.zero_point[j]
     if p.zero_point_added == Order.FIRST:
-        m, e = add_signed64(m, e, last, 0)
+        m, e = sum64(m, e, last, 0)
         last = 0
     return saturate(to_integer(m, e, Rounding.TIES_TO_EVEN) + last, p.dtype)
 

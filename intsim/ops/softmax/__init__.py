@@ -15,8 +15,8 @@ from intsim.numerics import Rounding
 
 LONGEST = 2**16
 
-# The rules that can differ for a quotient that is never negative: TOWARD_ZERO is TOWARD_NEGATIVE there, and
-# TIES_TO_AWAY is TIES_TO_POSITIVE.
+# Rules that differ for a quotient that is never negative: TOWARD_ZERO is TOWARD_NEGATIVE there, TIES_TO_AWAY is
+# TIES_TO_POSITIVE, TIES_TO_ZERO is TIES_TO_NEGATIVE. No softmax rounds every probability up.
 UNSIGNED_ROUNDINGS = (
     Rounding.TOWARD_NEGATIVE,
     Rounding.TIES_TO_POSITIVE,
