@@ -7,7 +7,8 @@ table[d] is expf(-d * f32(scale * beta)), given by its bits (``table``): 256 inp
 holds no exponential. bits and qmin are those of the result, which has scale 2**-bits and zero point qmin.
 
 Differs from ``float32_levels`` in its reciprocal; from ``gemmlowp``, LiteRT's reference kernel, in a
-few results in a million, by 1, and in that the order of the columns matters. Kernels compute the IEEE steps in integers.
+few results in a million, by 1, and in that the order of the columns matters. Kernels compute the IEEE
+steps in integers.
 """
 
 from __future__ import annotations
