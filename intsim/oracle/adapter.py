@@ -25,7 +25,8 @@ class Capability:
     only: fields (dotted through stages) and dimensions held to the values that it serves; cases are
         drawn inside them. cases: how many pseudorandom ones. longest: the largest dimension drawn.
     directed: further cases of the backend's own, for what its users meet.
-    serves: what the backend calls it; two capabilities with one op and other names are two rows of a report.
+    serves: what the backend calls it; two capabilities with one op and other names are two rows of a report,
+        and ``Case.serves`` says which of them is judged.
     defect: where the backend departs from its own documentation here, with the evidence; the variant states it.
     """
 

@@ -35,6 +35,7 @@ class Case:
     inputs: tuple[Array, ...]
     expected: tuple[Array, ...] | None = None
     given: frozenset[str] = field(default_factory=frozenset)  # names of the inputs that were not filled in
+    serves: str = ""  # which operator of a system is judged: the capability's ``serves``
     guarded: list[Guarded] = field(default_factory=list)  # what ``buffers`` handed out
 
     @cached_property

@@ -196,6 +196,7 @@ def check(
                 row.skipped += case is None
             elif one.id not in done and case in (None, one.id):
                 done.add(one.id)  # a golden case may lie inside two capabilities
+                one.serves = row.serves
                 _judge(one, runner, row, report)
             if row.count(Verdict.CRASHED, Verdict.TIMED_OUT) >= PATIENCE:
                 break

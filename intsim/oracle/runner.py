@@ -105,7 +105,7 @@ class Isolated:
 
     def call(self, case: Case) -> Outcome:
         try:
-            self._pipe.send((case.op.name, case.id, case.comment, case.params, case.inputs, case.given))
+            self._pipe.send((case.op.name, case.id, case.comment, case.params, case.inputs, case.given, case.serves))
             got = self._receive(self._timeout)
         except BrokenPipeError:
             self._process.join()
@@ -149,10 +149,10 @@ def _serve(target: str, profile: str | None, pipe: Connection) -> None:
         return
     while True:
         try:
-            name, id_, comment, params, inputs, given = pipe.recv()
+            name, id_, comment, params, inputs, given, serves = pipe.recv()
         except EOFError:
             return
-        outcome = call(adapter, Case(registry.get(name), id_, comment, params, inputs, given=given))
+        outcome = call(adapter, Case(registry.get(name), id_, comment, params, inputs, given=given, serves=serves))
         if outcome.arrays is not None:
             outcome = Outcome(tuple(np.ascontiguousarray(a) for a in outcome.arrays))
         pipe.send(outcome)

@@ -45,6 +45,21 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     return (multiplier, 31 - exponent) if exponent >= -31 else (0, 31)
 
 
+def product_scale(a: Any, b: Any, result: Any) -> Any:
+    """The real multiplier of a product, float64, as TFLite's kernels derive it from float32 scales: on the host.
+
+    With one scale of b, a * b is a product of float32; with one a row (an array), of float64. The
+    quotient is float64's. Raises ValueError where a scale is not positive and finite.
+    Source: tensorflow/tflite-micro tensorflow/lite/kernels/kernel_util.cc (GetQuantizedConvolutionMultipler,
+    PopulateConvolutionQuantizationParams).
+    """
+    x, y, out = (np.asarray(s, np.float32) for s in (a, b, result))
+    if not all((np.isfinite(s) & (s > 0)).all() for s in (x, y, out)):
+        raise ValueError(f"scales are positive and finite, got {a}, {b}, {result}")
+    product = x.astype(np.float64) * y.astype(np.float64) if y.ndim else np.float64(x * y)
+    return product / np.float64(out)
+
+
 def logistic(a: Any, integer_bits: int) -> Any:
     """1 / (1 + exp(-a)) in Q0.31 for an int32 ``a`` in Q(integer_bits).(31 - integer_bits)."""
     positive = one_over_one_plus(exp_of_negative(-abs(a), integer_bits))

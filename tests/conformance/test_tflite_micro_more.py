@@ -284,10 +284,7 @@ def wide_rows(seed: int) -> tuple[Array, float, float]:
 
 
 def wide_softmax(q: Array, scale: float, beta: float) -> Array:
-    options = tflite_model.schema.SoftmaxOptionsT()
-    options.beta = beta
-    operand, out = tflite_model.Tensor(q.shape, "int16", scale), tflite_model.Tensor(q.shape, "int16", 2.0**-15)
-    return tflite_model.run(tflite_model.model("SOFTMAX", [operand], out, options, version=3), q)
+    return tflite_model.softmax(q, scale=scale, beta=beta, result="int16")
 
 
 def test_softmax_of_int16_is_two_tables_of_float32() -> None:

@@ -1,0 +1,41 @@
+"""Linear layer with one product and one rounding at the end.
+
+    q = requantize(matmul(a, b) + bias)        matmul.integer, then requantize.single_rounding
+
+With TIES_TO_POSITIVE: CMSIS-NN with CMSIS_NN_USE_SINGLE_ROUNDING and builds with TFLITE_SINGLE_ROUNDING.
+
+Differs from its siblings in the requantization alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from intsim.composites.linear import LinearParams, linear
+from intsim.numerics import Overflow, int32
+from intsim.ops.matmul import integer as matmul
+from intsim.ops.requantize import single_rounding as requantize
+from intsim.params import stage
+from intsim.registry import register
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Params(LinearParams):
+    matmul: matmul.Params = stage(matmul.Params, acc=int32, overflow=Overflow.WRAP)
+    requantize: requantize.Params = stage(requantize.Params)
+
+
+def wire(run: Any, a: Any, b: Any, bias: Any, p: Params) -> Any:
+    return run("requantize.single_rounding", run("matmul.integer", a, b, bias, p=p.matmul), p=p.requantize)
+
+
+OP = register(
+    linear(
+        "single_rounding",
+        Params,
+        wire,
+        cites="ARM-software/CMSIS-NN Source/FullyConnectedFunctions/arm_fully_connected_s8.c; "
+        "Include/arm_nnsupportfunctions.h (arm_nn_requantize)",
+    )
+)
