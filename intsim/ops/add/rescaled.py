@@ -81,11 +81,13 @@ def element(i: Int, j: Int, x: Any, p: Any) -> Int:
 def examples() -> dict[str, Any]:
     a = np.array([[-128, -1, 0, 1, 5, 127, 127]], np.int8)
     b = np.array([[-128, 1, 0, 3, -6, 127, -128]], np.int8)
+    halves = np.array([[-10, -6, -2, 2, 6, 10]], np.int8)
     wide = np.array([[-32768, -1, 0, 1, 5, 32767, 32767]], np.int16)
     return {
         "powers of two: ties": ((a, b), Params.from_scales(0.25, 0.5, 1.0)),
-        "powers of two: ties, rounded once": (
-            (a, b),
+        "powers of two: negative ties, rounded twice": ((halves, 0 * halves), Params.from_scales(0.25, 0.5, 1.0)),
+        "powers of two: negative ties, rounded once": (
+            (halves, 0 * halves),
             Params.from_scales(0.25, 0.5, 1.0, scaling=Scaling.SINGLE_ROUNDING),
         ),
         "a left shift wraps": (

@@ -129,6 +129,7 @@ def examples() -> dict[str, Any]:
     stop = np.array([1, 3, 5], np.int32)
     equal, ends = np.zeros((16, 16), np.int16), np.arange(1, 17, dtype=np.int32)
     ramp = np.arange(-32768, 32768, 1024, dtype=np.int16).reshape(2, -1)
+    small = np.array([[100, 99, 98, 97, 94, 90, 86, 82]], np.int16)
     micro, lite = tables(), tables(np.float64)
     ones, largest = np.ones(513, np.int16), np.full(513, 32767, np.int16)
     return {
@@ -136,9 +137,9 @@ def examples() -> dict[str, Any]:
         "a ramp": ((ramp, *micro), Params.from_scale(1e-4)),
         "a ramp, the tables of float64": ((ramp, *lite), Params.from_scale(1e-4)),
         "the grid of the table itself": ((q, *micro), Params.from_scale(10 / 65535)),
-        "ties of the first step": ((ramp // 8, *micro), Params(2**30, 33)),
+        "ties of the first step": ((small, *micro), Params(2**30, 33)),
         "ties of the first step, rounded once": (
-            (ramp // 8, *micro),
+            (small, *micro),
             Params(2**30, 33, scaling=Scaling.SINGLE_ROUNDING),
         ),
         "a scale at which most elements lie below the table": ((q, *micro), Params.from_scale(0.05)),

@@ -1,0 +1,2 @@
+LEFT = {}
+SIGNATURES = {}
