@@ -102,7 +102,7 @@ def multiply_by_quantized(x: Int, multiplier: Int, shift: Int) -> Int:
 
 @portable
 def scaled(x: Int, multiplier: Int, shift: Int, scaling: Int) -> Int:
-    """x * multiplier / 2**shift for an int32 ``x``: ``multiply_by_quantized``, or one rounding with ties to positive."""
+    """x * multiplier / 2**shift for an int32 ``x``: ``multiply_by_quantized``, or one rounding, ties to positive."""
     if scaling == Scaling.SINGLE_ROUNDING:
         return shift_right(x * multiplier, shift, Rounding.TIES_TO_POSITIVE)
     return multiply_by_quantized(x, multiplier, shift)

@@ -88,7 +88,7 @@ def multiply_by_quantized(x: Any, multiplier: Any, shift: Any) -> Any:
 
 
 def scaled(x: Any, multiplier: Any, shift: Any, scaling: Scaling) -> Any:
-    """x * multiplier / 2**shift for an int32 ``x``: ``multiply_by_quantized``, or one rounding with ties to positive."""
+    """x * multiplier / 2**shift for an int32 ``x``: ``multiply_by_quantized``, or one rounding, ties to positive."""
     if scaling == Scaling.SINGLE_ROUNDING:
         return shift_right(x * multiplier, shift, Rounding.TIES_TO_POSITIVE)
     return multiply_by_quantized(x, multiplier, shift)

@@ -48,7 +48,8 @@ LIBRARIES = {
         "ARM-software/CMSIS-NN",
         "99f736a63036613032f9b70de36b493bcd7802d4",
         tuple(
-            f"Source/{part}Functions/*.c" for part in ("Activation", "BasicMath", "FullyConnected", "NNSupport", "Softmax")
+            f"Source/{part}Functions/*.c"
+            for part in ("Activation", "BasicMath", "FullyConnected", "NNSupport", "Softmax")
         ),
         ("-IInclude",),
         {"cmsis_nn_double": (), "cmsis_nn_single": ("-DCMSIS_NN_USE_SINGLE_ROUNDING",)},
@@ -97,13 +98,14 @@ def main() -> int:
         source = chosen.source or clone(library, chosen.cache / name)
         for profile in library.profiles:
             made = compile_library(library, profile, source.resolve(), chosen.cache)
-            print(made, flush=True)
+            sys.stdout.write(f"{made}\n")
+            sys.stdout.flush()
             command = [sys.executable, "-m", "intsim", "check", f"c:{made}", "--profile", profile]
             command += ["--record", str(chosen.record)] if chosen.record else []
             if subprocess.run(command, check=False).returncode:
                 failed.append(profile)
     if failed:
-        print(f"not equal: {', '.join(failed)}", file=sys.stderr)
+        sys.stderr.write(f"not equal: {', '.join(failed)}\n")
     return 1 if failed else 0
 
 
@@ -134,7 +136,9 @@ def compile_library(library: Library, profile: str, source: Path, cache: Path) -
     files = [p for pattern in library.sources for p in sorted(source.glob(pattern))]
     files = [p for p in files if not any(p.match(pattern) for pattern in library.without)]
     if library.sources and not files:
-        raise SystemExit(f"{source} holds none of {', '.join(library.sources)}: is it a checkout of {library.repository}?")
+        raise SystemExit(
+            f"{source} holds none of {', '.join(library.sources)}: is it a checkout of {library.repository}?"
+        )
     cache.mkdir(parents=True, exist_ok=True)
     made = cache / f"lib{profile}.so"
     options = [f"-I{source / o[2:]}" if o.startswith("-I") else o for o in library.options]

@@ -1,9 +1,9 @@
-"""CMSIS-NN's C kernels: their signatures, what they serve, and a case as a call of one.
+"""CMSIS-NN's C kernels: what they serve, and a case as a call of one.
 
     softmax.gemmlowp                 arm_softmax_s8, arm_softmax_s8_s16
     softmax.tflite_s16               arm_softmax_s16
     linear.double_rounding, .single_rounding    arm_fully_connected_s8, _per_channel_s8, _s4, arm_batch_matmul_s8
-    linear.multiplier16              arm_fully_connected_s16
+    linear.multiplier16              arm_fully_connected_s16, arm_batch_matmul_s16
     requantize.*                     arm_nn_requantize, arm_nn_requantize_s64: they are inline, so they are
                                      judged through the bias of a layer whose product is 0
     add.rescaled, mul.rescaled       arm_elementwise_add_s8, _s16, arm_elementwise_mul_s8, _s16
@@ -11,13 +11,12 @@
 
 A profile is a build: gemmlowp's double rounding, or CMSIS_NN_USE_SINGLE_ROUNDING. Portable C only: the
 DSP and MVE code is chosen by the compiler for Arm, and was not run.
-Source: ARM-software/CMSIS-NN Include/arm_nnfunctions.h, arm_nn_types.h; Source/.
+Source: ARM-software/CMSIS-NN Include/arm_nnfunctions.h; Source/.
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -27,6 +26,17 @@ from intsim.binding import Array
 from intsim.numerics import Nibbles, Order, Rounding, Scaling, int4, int8, int16, int32
 from intsim.oracle.adapter import Capability, Unsupported
 from intsim.oracle.adapters import _cmsis_nn_cases as own
+from intsim.oracle.adapters._cmsis_nn_signatures import (
+    SIGNATURES,
+    Activation,
+    BatchMatmul,
+    Context,
+    Dims,
+    FullyConnected,
+    PerChannel,
+    PerTensor,
+    SoftmaxTables,
+)
 from intsim.oracle.cases import Case
 from intsim.ops.softmax import tflite_s16
 from intsim.spec import fixed_point
@@ -34,79 +44,17 @@ from intsim.spec.packing import pack, unpack
 from intsim.spec.rounding import wrap
 from intsim.spec.tflite import sigmoid_table
 
+__all__ = ["LEFT", "SIGNATURES", "capabilities", "run"]
+
 SUCCESS = 0
 INT32_MAX = 2**31 - 1
 SHIFT_BY_31 = 511  # equal elements of a row of arm_softmax_s8 whose result is still shifted by 31 at most
-
-i32, pointer = ctypes.c_int32, ctypes.c_void_p
-
-
-class Context(ctypes.Structure):
-    _fields_ = [("buf", pointer), ("size", i32)]
-
-
-class Dims(ctypes.Structure):
-    _fields_ = [("n", i32), ("h", i32), ("w", i32), ("c", i32)]
-
-
-class Activation(ctypes.Structure):
-    _fields_ = [("min", i32), ("max", i32)]
-
-
-class FullyConnected(ctypes.Structure):
-    _fields_ = [("input_offset", i32), ("filter_offset", i32), ("output_offset", i32), ("activation", Activation)]
-
-
-class BatchMatmul(ctypes.Structure):
-    _fields_ = [("adj_x", ctypes.c_bool), ("adj_y", ctypes.c_bool), ("fc_params", FullyConnected)]
-
-
-class PerTensor(ctypes.Structure):
-    _fields_ = [("multiplier", i32), ("shift", i32)]
-
-
-class PerChannel(ctypes.Structure):
-    _fields_ = [("multiplier", pointer), ("shift", pointer)]
-
-
-class SoftmaxTables(ctypes.Structure):
-    _fields_ = [("exp_lut", pointer), ("one_by_one_lut", pointer)]
-
-
-_P = ctypes.POINTER
-_SOFTMAX = (None, [pointer, i32, i32, i32, i32, i32, pointer])
-_LINEAR = [_P(Dims), pointer, _P(Dims), pointer, _P(Dims), pointer, _P(Dims), pointer]
-_TENSOR = (i32, [_P(Context), _P(FullyConnected), _P(PerTensor), *_LINEAR])
-_ADD = (i32, [pointer, pointer, *[i32] * 7, pointer, *[i32] * 6])
-_MUL = (i32, [pointer, pointer, i32, i32, pointer, *[i32] * 6])
-SIGNATURES: Mapping[str, tuple[Any, list[Any]]] = {
-    "arm_softmax_s8": _SOFTMAX,
-    "arm_softmax_s8_s16": _SOFTMAX,
-    "arm_softmax_s16": (i32, [pointer, i32, i32, i32, i32, _P(SoftmaxTables), pointer]),
-    "arm_fully_connected_s8": _TENSOR,
-    "arm_fully_connected_s4": _TENSOR,
-    "arm_fully_connected_s16": _TENSOR,
-    "arm_fully_connected_per_channel_s8": (i32, [_P(Context), _P(FullyConnected), _P(PerChannel), *_LINEAR]),
-    "arm_batch_matmul_s8": (
-        i32,
-        [_P(Context), _P(BatchMatmul), _P(PerTensor), _P(Dims), pointer, _P(Dims), pointer, _P(Dims), pointer],
-    ),
-    "arm_elementwise_add_s8": _ADD,
-    "arm_elementwise_add_s16": _ADD,
-    "arm_elementwise_mul_s8": _MUL,
-    "arm_elementwise_mul_s16": _MUL,
-    "arm_nn_activation_s16": (i32, [pointer, pointer, i32, i32, ctypes.c_int]),
-}
 SIGMOID, TANH = 0, 1
-
-REQUANTIZE = "arm_nn_requantize, through the bias of arm_fully_connected_per_channel_s8"
-REQUANTIZE_64 = "arm_nn_requantize_s64, through the bias of arm_fully_connected_s16"
 
 
 def capabilities(profile: str) -> Sequence[Capability]:
     """What the build ``profile`` serves; both builds have the same functions."""
     scaling = Scaling.SINGLE_ROUNDING if profile == "cmsis_nn_single" else Scaling.DOUBLE_ROUNDING
-    rounds = scaling.name.lower()
     made = [
         Capability(
             "softmax.gemmlowp", {"q": (int8,), "dtype": (t,)}, 20, 40, partial(own.softmax, t), f"arm_softmax_{name}"
@@ -118,42 +66,50 @@ def capabilities(profile: str) -> Sequence[Capability]:
     made.append(
         Capability("softmax.tflite_s16", fixed | table, 0, 40, partial(own.softmax_s16, scaling), "arm_softmax_s16")
     )
-    for kind, directed in (("add", own.add), ("mul", own.mul)):
-        for t, name in ((int8, "s8"), (int16, "s16")):
+    for kind in ("add", "mul"):
+        for t in (int8, int16):
             zero = {} if t == int8 else dict.fromkeys(("a_zero_point", "b_zero_point", "zero_point"), (0,))
             shifts = {"left_shift": ((20,) if t == int8 else (15,))} if kind == "add" else {}
             only = fixed | {"a": (t,), "b": (t,), "dtype": (t,)} | zero | shifts
-            serves = f"arm_elementwise_{kind}_{name}"
-            made.append(Capability(f"{kind}.rescaled", only, 20, 40, partial(directed, t, scaling), serves))
-    made += [
-        Capability(f"activation.{kind}_s16", {"multiplier": (3,)}, 0, 8, getattr(own, kind), f"arm_nn_activation_s16 {kind}")
-        for kind in ("logistic", "tanh")
-    ]
-    made += [
-        Capability(
-            f"requantize.{rounds}", {"dtype": (int8,)}, 40, 40, partial(own.requantize, scaling), REQUANTIZE
-        ),
-        Capability(
-            "requantize.multiplier16",
-            {"dtype": (int16,), "zero_point": (np.array([0]),)},
-            40,
-            40,
-            own.requantize_s64,
-            REQUANTIZE_64,
-        ),
-    ]
-    for serves, directed in (
+            directed = partial(getattr(own, kind), t, scaling)
+            serves = f"arm_elementwise_{kind}_s{t.bits}"
+            made.append(Capability(f"{kind}.rescaled", only, 20, 40, directed, serves))
+    for kind in ("logistic", "tanh"):
+        serves = f"arm_nn_activation_s16 {kind}"
+        made.append(
+            Capability(
+                f"activation.{kind}_s16",
+                {"multiplier": tuple(3 << s for s in range(14))},
+                0,
+                8,
+                getattr(own, kind),
+                serves,
+            ),
+        )
+    return [*made, *_linear_capabilities(scaling)]
+
+
+def _linear_capabilities(scaling: Scaling) -> Iterator[Capability]:
+    rounds, rule = scaling.name.lower(), dict[str, Any]()
+    if scaling == Scaling.SINGLE_ROUNDING:
+        rule = {"rounding": (Rounding.TIES_TO_POSITIVE,), "zero_point_added": (Order.LAST,)}
+    directed = partial(own.requantize, scaling)
+    yield Capability(f"requantize.{rounds}", rule | {"dtype": (int8,)}, 40, 40, directed, "arm_nn_requantize")
+    wide: dict[str, Any] = {"dtype": (int16,), "zero_point": (np.array([0]),)}
+    yield Capability("requantize.multiplier16", wide, 40, 40, own.requantize_s64, "arm_nn_requantize_s64")
+    stage = {f"requantize.{name}": values for name, values in rule.items()}
+    for serves, layers in (
         ("arm_fully_connected_s8", own.fully_connected),
         ("arm_fully_connected_per_channel_s8", own.per_channel),
         ("arm_fully_connected_s4", own.four_bits),
         ("arm_batch_matmul_s8", own.batch_matmul),
     ):
         b = int4 if serves.endswith("s4") else int8
-        only = {"matmul.a": (int8,), "matmul.b": (b,), "requantize.dtype": (int8,)}
-        made.append(Capability(f"linear.{rounds}", only, 0, 8, partial(directed, scaling), serves))
-    wide = {"matmul.a": (int16,), "matmul.b": (int8,), "requantize.dtype": (int16,)}
-    made.append(Capability("linear.multiplier16", wide, 0, 8, own.sixteen_bits, "arm_fully_connected_s16"))
-    return made
+        only = stage | {"matmul.a": (int8,), "matmul.b": (b,), "requantize.dtype": (int8,)}
+        yield Capability(f"linear.{rounds}", only, 0, 8, partial(layers, scaling), serves)
+    for serves, b in (("arm_fully_connected_s16", int8), ("arm_batch_matmul_s16", int16)):
+        only = {"matmul.a": (int16,), "matmul.b": (b,), "requantize.dtype": (int16,)}
+        yield Capability("linear.multiplier16", only, 0, 8, partial(own.sixteen_bits, b), serves)
 
 
 def run(functions: Any, case: Case) -> Array:
@@ -300,7 +256,9 @@ def _requantize_s64(functions: Any, case: Case) -> Array:
         raise Unsupported("one multiplier for all results")
     shape = case.acc.shape
     nothing = np.zeros((1, 1), np.int16), np.zeros((case.acc.size, 1), np.int8)
-    return _layer(functions.arm_fully_connected_s16, *_sixteen(p), *nothing, case.acc.reshape(-1), "int16").reshape(shape)
+    return _layer(functions.arm_fully_connected_s16, *_sixteen(p), *nothing, case.acc.reshape(-1), "int16").reshape(
+        shape
+    )
 
 
 def _check_s64(p: Any, acc: Array) -> None:
@@ -324,7 +282,9 @@ def _sixteen(p: Any) -> tuple[FullyConnected, tuple[PerTensor]]:
     return FullyConnected(0, 0, 0, Activation(int16.qmin, int16.qmax)), (quantities,)
 
 
-def _layer(function: Any, made: FullyConnected, quantities: tuple[Any, ...], a: Array, b: Array, bias: Array, t: str) -> Array:
+def _layer(
+    function: Any, made: FullyConnected, quantities: tuple[Any, ...], a: Array, b: Array, bias: Array, t: str
+) -> Array:
     """A fully connected layer: ``a`` (m k) times ``b`` (n k, or 4-bit values one after the other)."""
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     bias = np.ascontiguousarray(bias, np.int32 if t == "int8" else np.int64)
@@ -361,7 +321,7 @@ def _linear(functions: Any, case: Case) -> Array:
         raise Unsupported("one multiplier for all columns")
     per_tensor = PerTensor(int(r.multiplier[0]), 31 - int(r.shift[0]))
     if serves == "arm_batch_matmul_s8":
-        return _product(function, BatchMatmul(False, False, made), per_tensor, a, b, case.bias)
+        return _product(function, BatchMatmul(False, False, made), per_tensor, a, b, case.bias, "int8")
     if p.b == int4:
         if b_zero_point:
             raise Unsupported("weights of 4 bits have no zero point")
@@ -369,25 +329,30 @@ def _linear(functions: Any, case: Case) -> Array:
     return _layer(function, made, (per_tensor,), a, b, case.bias, "int8")
 
 
-def _product(function: Any, made: BatchMatmul, quantities: PerTensor, a: Array, b: Array, bias: Array) -> Array:
+def _product(function: Any, made: BatchMatmul, quantities: PerTensor, a: Array, b: Array, bias: Array, t: str) -> Array:
     if bias.any():
         raise Unsupported("a product of two tensors has no bias")
-    b = np.ascontiguousarray(b)
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     (m, k), n = a.shape, b.shape[0]
-    out = np.empty((m, n), np.int8)
+    out = np.empty((m, n), t)
     left, right, result = Dims(1, 1, m, k), Dims(1, 1, n, k), Dims(1, 1, m, n)
     _whole(function(Context(None, 0), made, quantities, left, _at(a), right, _at(b), result, _at(out)))
     return out
 
 
 def _linear_s16(functions: Any, case: Case) -> Array:
-    p, r = case.params.matmul, case.params.requantize
-    if (p.a, p.b) != (int16, int8) or p.a_zero_point or p.b_zero_point.any():
-        raise Unsupported("int16 times int8, without zero points")
+    p, r, serves = case.params.matmul, case.params.requantize, case.serves or "arm_fully_connected_s16"
+    b = int16 if serves == "arm_batch_matmul_s16" else int8
+    if (p.a, p.b) != (int16, b) or p.a_zero_point or p.b_zero_point.any():
+        raise Unsupported(f"int16 times {b}, without zero points")
     if r.multiplier.size > 1 or r.shift.size > 1:
         raise Unsupported("one multiplier for all columns")
     _check_s64(r, case.a.astype(np.int64) @ case.b.astype(np.int64).T + case.bias)
-    return _layer(functions.arm_fully_connected_s16, *_sixteen(r), case.a, case.b, case.bias, "int16")
+    made, (per_tensor,) = _sixteen(r)
+    if b == int16:
+        batch = BatchMatmul(False, False, made)
+        return _product(functions.arm_batch_matmul_s16, batch, per_tensor, case.a, case.b, case.bias, "int16")
+    return _layer(functions.arm_fully_connected_s16, made, (per_tensor,), case.a, case.b, case.bias, "int16")
 
 
 _SERVED: Mapping[str, Callable[[Any, Case], Array]] = {
