@@ -41,7 +41,7 @@ SIGNATURES: Mapping[str, tuple[Any, list[Any]]] = {
     "Gemm_s8_s8_s32_s32": (None, [pointer] * 4 + [u32] * 3 + [i32] * 8),
 }
 LEFT: Mapping[str, str] = {
-    "iHardswish_s8_s32, RQiHardswish_s8_s8 (Deeploy)": "no variant states hard swish",
+    "convolutions, pooling, hard swish (Deeploy)": "no variant states them",
     "RQDiv_s32_s8 (Deeploy)": "no variant states an element-wise quotient",
 }
 
@@ -52,11 +52,17 @@ def capabilities(profile: str) -> Sequence[Capability]:
     norm = zero | {"mean_rounding": (Rounding.TOWARD_ZERO,), "overflow": (Overflow.WRAP,)}
     product: dict[str, Any] = {"a": (int8,), "b": (int8,), "acc": (int32,), "overflow": (Overflow.WRAP,)}
     steps: dict[str, Any] = {"step_bits": (5,)}
-    whole = {"group": (4,), "n": (4, 16, 32), "levels": (256,), "peak": (127,)}
     made = [
         Capability("softmax.deeploy", {}, 20, 40, own.softmax, "Softmax_s8_s8"),
         Capability("softmax.itamax", steps | {"levels": (256,), "peak": (255,)}, 20, 40, own.itamax, "ITAMax_s8"),
-        Capability("softmax.itapartialmax", steps | whole, 20, 40, own.itapartialmax, "ITAPartialMax_s8"),
+        Capability(
+            "softmax.itapartialmax",
+            steps | {"levels": (256,), "peak": (127,)},
+            0,
+            40,
+            own.itapartialmax,
+            "ITAPartialMax_s8",
+        ),
         Capability("layernorm.deeploy", norm, 40, 40, own.layernorm, "Layernorm_s8_s8"),
         Capability("layernorm.rmsnorm_deeploy", zero | {"dtype": (int8,)}, 40, 40, own.rmsnorm, "iRMSnorm_s8_s8"),
         Capability("activation.gelu_deeploy", {}, 40, 40, own.gelu, "GELU_s8_s32"),

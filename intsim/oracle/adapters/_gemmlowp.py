@@ -171,4 +171,6 @@ _SERVED: Mapping[str, Callable[[_Steps, Case], Array]] = {
     "activation.logistic_gemmlowp": _logistic,
     "activation.tanh_gemmlowp": _tanh,
 }
-LEFT: Mapping[str, str] = {}
+LEFT: Mapping[str, str] = {
+    "GEMM and its output stages (gemmlowp)": "not run; its arithmetic is matmul.integer and the steps that are judged",
+}

@@ -36,7 +36,7 @@ SYSTEM = System(
         "gemmlowp": "gemmlowp's fixed-point steps, portable C++: ops that consist of them",
         "deeploy": "Deeploy's Generic C kernels, int8, built so that signed integers wrap",
     },
-    left={**_cmsis_nn.LEFT, **_deeploy.LEFT},
+    left={**_cmsis_nn.LEFT, **_gemmlowp.LEFT, **_deeploy.LEFT},
 )
 _KERNELS: Mapping[str, ModuleType] = {
     "cmsis_nn_double": _cmsis_nn,
