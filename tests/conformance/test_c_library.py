@@ -1,8 +1,8 @@
 """Loading C libraries: structures, errors, a crash as a verdict, and what was recorded of the real ones.
 
-The libraries themselves are no packages: ``c_libraries.py`` builds and judges them, by hand. Here stand in
-a table of functions in Python, called through the same C interface, and a library of our own where there
-is a C compiler.
+The libraries themselves are no packages: ``c_libraries.py`` builds and judges them, by hand. Here functions
+in Python stand in (``c_functions``), called through the same C interface, and a library of our own where
+there is a C compiler.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ctypes
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ import numpy as np
 import pytest
 
 import intsim
+from conformance import c_functions
 from intsim.composites.linear import double_rounding
 from intsim.numerics import Scaling
 from intsim.ops.matmul import integer
 from intsim.ops.softmax import itamax
 from intsim.oracle import cases, evidence, judge
-from intsim.oracle.adapter import load, system
-from intsim.oracle.adapters import _cmsis_nn, _cmsis_nn_signatures as signatures, _gemmlowp, c_library
+from intsim.oracle.adapter import Capability, load, system
+from intsim.oracle.adapters import _cmsis_nn_signatures as signatures, _gemmlowp, c_library
+from intsim.oracle.cases import Case
 from intsim.oracle.runner import ChildFailed, Isolated
 
 SYSTEM = system("c_library")
@@ -73,82 +75,83 @@ def test_a_structure_lies_in_memory_as_the_header_says(name: str) -> None:
     assert offsets | {"": ctypes.sizeof(made)} == LAYOUTS[name]
 
 
-# -- a table of functions in Python ----------------------------------------------------------------
+# -- functions restated in Python, called through C ------------------------------------------------
 
 
-def at(t: str, address: int, *shape: int) -> Any:
-    """The array of ``shape`` at an address that a caller gave."""
-    size = int(np.prod(shape)) * np.dtype(t).itemsize
-    return np.frombuffer((ctypes.c_char * size).from_address(address), t).reshape(shape)
+@pytest.fixture
+def restated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    def made(profile: str, **replaced: Any) -> Any:
+        functions = {**c_functions.PROFILES[profile](), **replaced}
+        opened = c_functions.library(A_LIBRARY, c_library._KERNELS[profile].SIGNATURES, functions)
+        monkeypatch.setattr(c_library, "_opened", lambda library: opened)
+        return load(f"c:{A_LIBRARY}", profile)
+
+    return made
 
 
-def fully_connected(tilt: int) -> Callable[..., int]:
-    """arm_fully_connected_s8, its arguments in the order of the header; ``tilt`` is an error of the zero point."""
+def few(capability: Capability) -> Iterator[Case]:
+    """The first two of a capability's own cases and every fifth, where they are small; and some drawn ones."""
+    for i, case in enumerate(capability.directed()):
+        if (i < 2 or i % 5 == 0) and sum(a.size for a in case.inputs) <= 2**17:
+            yield case
+    yield from cases.random(intsim.get(capability.op), min(capability.cases, 5), longest=9, only=capability.only)
 
-    def function(context: Any, fc: Any, q: Any, in_dims: Any, x: int, w_dims: Any, w: int, *rest: Any) -> int:
-        bias_dims, bias, out_dims, out = rest
-        fc, q, m, k, n = fc[0], q[0], in_dims[0].n, w_dims[0].n, out_dims[0].c
-        assert (in_dims[0].c, w_dims[0].c, bias_dims[0].c, out_dims[0].n) == (k, n, n, m)
-        assert (fc.activation.min, fc.activation.max) == (-128, 127)
-        assert context[0].size == 0
-        a, b = at("int8", x, m, k).astype(np.int64), at("int8", w, n, k).astype(np.int64)
-        acc = (a + fc.input_offset) @ (b + fc.filter_offset).T + at("int32", bias, n)
-        rule = intsim.get("requantize.double_rounding").params
-        p = rule(q.multiplier, 31 - q.shift, fc.output_offset + tilt)
-        wrapped = (acc & (2**32 - 1)).astype(np.uint32).view(np.int32)
-        at("int8", out, m, n)[:] = intsim.run("requantize.double_rounding", wrapped, p=p, backend="reference")
-        return 0
 
-    return function
+@pytest.mark.parametrize("profile", SYSTEM.profiles)
+def test_every_function_is_called_as_its_header_says(restated: Any, profile: str) -> None:
+    backend = restated(profile)
+    for capability in backend.capabilities():
+        judged = 0
+        for case in few(capability):
+            case.serves = capability.serves
+            try:
+                got = backend.run(case)
+            except intsim.Unsupported:
+                continue
+            np.testing.assert_array_equal(got, case.wanted[0], err_msg=f"{capability.serves} {case.id}", strict=True)
+            judged += 1
+        assert judged >= 3, capability.serves
+
+
+@pytest.mark.parametrize(("tilt", "conforms"), [(0, True), (1, False)])
+def test_a_wrong_layer_is_found(restated: Any, tilt: int, conforms: bool) -> None:
+    function = c_functions.cmsis_nn(Scaling.DOUBLE_ROUNDING, tilt)["arm_fully_connected_s8"]
+    made = judge.check(restated("cmsis_nn_double", arm_fully_connected_s8=function), ops=["linear.double_rounding"])
+    wrong = {row.serves for row in made.rows if row.failures}
+    assert wrong == (set() if conforms else {"arm_fully_connected_s8"})
+
+
+def test_the_other_build_is_found(restated: Any) -> None:
+    functions = c_functions.PROFILES["cmsis_nn_single"]()
+    made = judge.check(restated("cmsis_nn_double", **functions), ops=["add", "mul", "requantize"])
+    wrong = {row.serves for row in made.rows if row.failures}
+    assert wrong == {row.serves for row in made.rows} - {"arm_nn_requantize_s64"}
 
 
 def absent(*_: Any) -> int:
     return -2  # ARM_CMSIS_NN_NO_IMPL_ERROR
 
 
-def table(functions: dict[str, Any]) -> Any:
-    library = ctypes.CDLL(A_LIBRARY)
-    for name, (result, arguments) in _cmsis_nn.SIGNATURES.items():
-        setattr(library, name, ctypes.CFUNCTYPE(result, *arguments)(functions.get(name, absent)))
-    return library
-
-
 @pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    def made(tilt: int) -> Any:
-        functions = table({"arm_fully_connected_s8": fully_connected(tilt)})
-        monkeypatch.setattr(c_library, "_opened", lambda library: functions)
-        return load(f"c:{A_LIBRARY}", "cmsis_nn_double")
-
-    return made
-
-
-def linear_row(adapter: Any) -> judge.Row:
-    return next(r for r in judge.check(adapter, ops=["linear.double_rounding"]).rows if r.serves.endswith("ted_s8"))
-
-
-@pytest.mark.parametrize(("tilt", "conforms"), [(0, True), (1, False)])
-def test_a_layer_is_called_as_the_header_says(backend: Any, tilt: int, conforms: bool) -> None:
-    row = linear_row(backend(tilt))
-    assert row.judged >= 20
-    assert (not row.failures) == conforms
+def backend(restated: Any) -> Any:
+    return restated("cmsis_nn_double", arm_elementwise_mul_s8=absent)
 
 
 def test_a_status_is_an_error(backend: Any) -> None:
     op, a = intsim.get("mul.rescaled"), np.ones((1, 3), np.int8)
     case = cases.make(op, "one", "one", (a, a), op.params(2**30, 31))
     with pytest.raises(RuntimeError, match="returned status -2"):
-        backend(0).run(case)
+        backend.run(case)
 
 
 def test_a_library_without_a_stamp_is_named_by_its_digest(backend: Any) -> None:
-    (version,) = backend(0).versions().items()
+    (version,) = backend.versions().items()
     assert version[0] == "library"
     assert version[1].startswith("sha256:")
 
 
 def test_what_c_does_not_define_is_unsupported(backend: Any) -> None:
-    adapter, ones = backend(0), np.ones((1, 512), np.int8)
+    ones = np.ones((1, 512), np.int8)
     one = ones[:, :1]
     softmax, mul = intsim.get("softmax.gemmlowp"), intsim.get("mul.rescaled")
     refused = {
@@ -169,7 +172,7 @@ def test_what_c_does_not_define_is_unsupported(backend: Any) -> None:
     }
     for reason, (op, arrays, p) in refused.items():
         with pytest.raises(intsim.Unsupported, match=reason):
-            adapter.run(cases.make(op, "refused", reason, arrays, p))
+            backend.run(cases.make(op, "refused", reason, arrays, p))
 
 
 # -- what cannot be loaded -------------------------------------------------------------------------
