@@ -191,6 +191,15 @@ def deeploy() -> Functions:
         fields = {"b": b, "one": one, "offset": offset}
         at("int32", out, 1, size)[:] = spec("activation.gelu_deeploy", at("int8", x, 1, size), **fields)
 
+    def requantized_gelu(
+        x: int, out: int, size: int, b: int, one: int, offset: int, zero_point: int, *rest: int
+    ) -> None:
+        op = intsim.get("gelu.deeploy")
+        stages = [intsim.get(name).params for name in ("activation.gelu_deeploy", "requantize.multiply_add_shift")]
+        multiplier, bias, shift = (int(at("int32", address, 1)[0]) for address in rest)
+        p = op.params(stages[0](b, one, offset), stages[1](multiplier, bias, shift, 0, zero_point))
+        at("int8", out, 1, size)[:] = intsim.run(op, at("int8", x, 1, size), p=p, backend="reference")
+
     def requantize(t: str, last: bool, x: int, size: int, multiplier: int, bias: int, out: int, *rest: Any) -> None:
         shift, count, offset, zero_point, low, high, rounds = rest
         assert (low, high) == (int8.qmin, int8.qmax)
@@ -224,6 +233,7 @@ def deeploy() -> Functions:
         "Layernorm_s8_s8": layernorm,
         "iRMSnorm_s8_s8": rmsnorm,
         "GELU_s8_s32": gelu,
+        "RQGELU_s8_s8": requantized_gelu,
         "RequantShift_s8_s8_NHWC": partial(requantize, "int8", True),
         "RequantShift_s16_s8_NHWC": partial(requantize, "int16", True),
         "RequantShift_s32_s8_NHWC": partial(requantize, "int32", True),

@@ -28,13 +28,15 @@ FLAGS = ("-O2", "-fPIC", "-fwrapv", "-shared")
 class Library:
     """A library: where its source is, which commit was read, and what is compiled with which options.
 
-    sources: patterns of files inside the checkout, without what ``without`` matches. own: files beside this one.
+    folders: those that a clone holds. sources: patterns of files inside it, without what ``without`` matches.
+    own: files beside this one.
     profiles: each is a library of its own, with further options.
     """
 
     title: str
     repository: str
     commit: str
+    folders: tuple[str, ...]
     sources: tuple[str, ...]
     options: tuple[str, ...]
     profiles: dict[str, tuple[str, ...]]
@@ -47,6 +49,7 @@ LIBRARIES = {
         "CMSIS-NN",
         "ARM-software/CMSIS-NN",
         "99f736a63036613032f9b70de36b493bcd7802d4",
+        ("Include", "Source"),
         tuple(
             f"Source/{part}Functions/*.c"
             for part in ("Activation", "BasicMath", "FullyConnected", "NNSupport", "Softmax")
@@ -59,6 +62,7 @@ LIBRARIES = {
         "gemmlowp",
         "google/gemmlowp",
         "16e8662c34917be0065110bfcd9cc27d30f52fdf",
+        ("fixedpoint", "internal"),
         (),
         ("-I.",),
         {"gemmlowp": ()},
@@ -68,6 +72,7 @@ LIBRARIES = {
         "Deeploy",
         "pulp-platform/Deeploy",
         "bf64cfaec26ed81091f40efa391b52021a8b5205",
+        ("TargetLibraries/Generic",),
         (
             "TargetLibraries/Generic/src/*_s8.c",
             "TargetLibraries/Generic/src/Util.c",
@@ -111,19 +116,22 @@ def main() -> int:
 
 def clone(library: Library, folder: Path) -> Path:
     """The checkout of the pinned commit in ``folder``, fetched where it is not there yet."""
+    git = ("git", "-C", folder)
     if not (folder / ".git").is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        run("git", "-C", folder, "init", "--quiet")
-    there = subprocess.run(["git", "-C", folder, "cat-file", "-e", f"{library.commit}^{{commit}}"], check=False)
-    if there.returncode:
-        url = f"https://github.com/{library.repository}"
-        run("git", "-C", folder, "fetch", "--quiet", "--depth", "1", url, library.commit)
-    run("git", "-C", folder, "checkout", "--quiet", "--detach", library.commit)
+        run(*git, "init", "--quiet")
+        run(*git, "remote", "add", "origin", f"https://github.com/{library.repository}")
+        run(*git, "sparse-checkout", "set", *library.folders)
+    if subprocess.run(
+        [*git, "cat-file", "-e", f"{library.commit}^{{commit}}"], stderr=subprocess.DEVNULL, check=False
+    ).returncode:
+        run(*git, "fetch", "--quiet", "--depth", "1", "--filter=blob:none", "origin", library.commit)
+    run(*git, "checkout", "--quiet", "--detach", library.commit)
     return folder
 
 
 def commit_of(library: Library, source: Path) -> str:
-    """The commit of a checkout, "-changed" where files differ; without git, what it was told to be."""
+    """The commit of a checkout, "-changed" where files differ; "unknown" where it is none."""
     if not (source / ".git").exists():
         return "unknown"
     here = subprocess.run(["git", "-C", source, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)

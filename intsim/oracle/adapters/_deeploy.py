@@ -2,7 +2,7 @@
 
     softmax.deeploy, .itamax, .itapartialmax    Softmax_s8_s8, ITAMax_s8, ITAPartialMax_s8
     layernorm.deeploy, .rmsnorm_deeploy         Layernorm_s8_s8, iRMSnorm_s8_s8
-    activation.gelu_deeploy                     GELU_s8_s32
+    activation.gelu_deeploy, gelu.deeploy       GELU_s8_s32, RQGELU_s8_s8
     requantize.multiply_add_shift               RequantShift_s8_s8_NHWC, _s16_s8_NHWC, _s32_s8_NHWC, _s32_s8_NCHW
     matmul.integer                              MatMul_s8_s8_s32, Gemm_s8_s8_s32_s32
 
@@ -33,6 +33,7 @@ SIGNATURES: Mapping[str, tuple[Any, list[Any]]] = {
     "Layernorm_s8_s8": (None, [pointer] * 4 + [i32] * 4),
     "iRMSnorm_s8_s8": (None, [pointer] * 3 + [i32] * 4),
     "GELU_s8_s32": (None, [pointer, pointer, i32, ctypes.c_int8, ctypes.c_int16, i32]),
+    "RQGELU_s8_s8": (None, [pointer, pointer, i32, ctypes.c_int8, ctypes.c_int16, i32, i32, *[pointer] * 3]),
     "RequantShift_s8_s8_NHWC": _REQUANT,
     "RequantShift_s16_s8_NHWC": _REQUANT,
     "RequantShift_s32_s8_NHWC": _REQUANT,
@@ -66,6 +67,7 @@ def capabilities(profile: str) -> Sequence[Capability]:
         Capability("layernorm.deeploy", norm, 40, 40, own.layernorm, "Layernorm_s8_s8"),
         Capability("layernorm.rmsnorm_deeploy", zero | {"dtype": (int8,)}, 40, 40, own.rmsnorm, "iRMSnorm_s8_s8"),
         Capability("activation.gelu_deeploy", {}, 40, 40, own.gelu, "GELU_s8_s32"),
+        Capability("gelu.deeploy", {"requantize.dtype": (int8,)}, 40, 40, own.requantized_gelu, "RQGELU_s8_s8"),
     ]
     for bits, layout in ((8, "NHWC"), (16, "NHWC"), (32, "NHWC"), (32, "NCHW")):
         serves, drawn = f"RequantShift_s{bits}_s8_{layout}", 40 if bits == 32 else 0
@@ -154,6 +156,19 @@ def _gelu(functions: Any, case: Case) -> Array:
     return out
 
 
+def _requantized_gelu(functions: Any, case: Case) -> Array:
+    p, r, x = case.params.gelu, case.params.requantize, np.ascontiguousarray(case.x)
+    if r.multiplier.size > 1 or r.bias.size > 1 or r.dtype != int8:
+        raise Unsupported("one multiplier, one bias, and int8 results")
+    if r.shift < 1 or r.rounding != Rounding.TIES_TO_POSITIVE or r.offset:
+        raise Unsupported("a shift from 1 on, of which half is added, and no offset of the product")
+    single = [np.array(v, np.int32).reshape(1) for v in (r.multiplier, r.bias, r.shift)]
+    out = np.empty_like(x)
+    offsets = (p.offset, r.zero_point)
+    functions.RQGELU_s8_s8(_at(x), _at(out), x.size, p.b, p.one, *offsets, *(_at(v) for v in single))
+    return out
+
+
 def _requantize(functions: Any, case: Case) -> Array:
     p, (m, n) = case.params, case.acc.shape
     serves = case.serves or "RequantShift_s32_s8_NHWC"
@@ -202,6 +217,7 @@ _SERVED: Mapping[str, Callable[[Any, Case], Array]] = {
     "layernorm.deeploy": _layernorm,
     "layernorm.rmsnorm_deeploy": _rmsnorm,
     "activation.gelu_deeploy": _gelu,
+    "gelu.deeploy": _requantized_gelu,
     "requantize.multiply_add_shift": _requantize,
     "matmul.integer": _matmul,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from intsim.composites.gelu import deeploy as requantized
 from intsim.numerics import Rounding
 from intsim.ops.activation import gelu_deeploy
 from intsim.ops.layernorm import deeploy as layernorm_deeploy, rmsnorm_deeploy
@@ -95,6 +96,22 @@ def gelu() -> Iterator[Case]:
             p = gelu_deeploy.Params.from_scale(float(scale), offset=offset)
             slug = f"c-every-{i}-{offset % 512}"
             yield make(gelu_deeploy.OP, slug, f"every int8 at scale {scale:.4f}, offset {offset}", (every,), p)
+
+
+def requantized_gelu() -> Iterator[Case]:
+    every = np.arange(-128, 128, dtype=np.int8).reshape(16, 16)
+    for i, scale in enumerate(np.geomspace(0.0196, 1.0, 140)):
+        for j, offset in enumerate((0, 128, -37)):
+            g = gelu_deeploy.Params.from_scale(float(scale), offset=offset)
+            # y * scale / one, on a grid of 1/32, as near as 16 places after the point come
+            shift = 16 + i % 8
+            r = multiply_add_shift.Params(round(32 * scale / g.one * 2**shift), 77 * j - 5, shift, zero_point=i % 9 - 4)
+            p = requantized.Params(g, r)
+            slug = f"c-every-{i}-{offset % 512}"
+            yield make(requantized.OP, slug, f"every int8 at scale {scale:.4f}, offset {offset}", (every,), p)
+    for shift in (1, 8, 31):
+        p = requantized.Params(gelu_deeploy.Params.from_scale(0.03), multiply_add_shift.Params(2**31 - 1, 5, shift))
+        yield make(requantized.OP, f"c-wraps-{shift}", "a multiplier so large that the product wraps", (every,), p)
 
 
 def requantize(bits: int, layout: str) -> Iterator[Case]:
