@@ -129,7 +129,7 @@ def examples() -> dict[str, Any]:
     stop = np.array([1, 3, 5], np.int32)
     equal, ends = np.zeros((16, 16), np.int16), np.arange(1, 17, dtype=np.int32)
     ramp = np.arange(-32768, 32768, 1024, dtype=np.int16).reshape(2, -1)
-    small = np.array([[100, 98], [100, 94], [100, 90], [98, 100]], np.int16)
+    small = np.array([[100, 96], [100, 88], [100, 80], [96, 100]], np.int16)
     micro, lite = tables(), tables(np.float64)
     ones, largest = np.ones(513, np.int16), np.full(513, 32767, np.int16)
     return {
