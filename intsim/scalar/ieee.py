@@ -81,6 +81,27 @@ def add32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
 
 
 @portable
+def add_signed32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """The float32 sum of two finite float32; here m has a sign, and at most 24 bits."""
+    if am == 0 or bm == 0:
+        return (bm, be) if am == 0 else (am, ae)
+    if bit_length(abs(am)) + ae < bit_length(abs(bm)) + be:
+        am, ae, bm, be = bm, be, am, ae
+    lead = 24 - bit_length(abs(am))
+    am, ae = am << lead, ae - lead  # 24 bits
+    gap = ae - be
+    if gap > 50:  # b is below 2**-26 of a's last bit
+        return am, ae
+    if gap < 0:  # then b has trailing bits to spare: it is the smaller, and has a's last bit or a lower one
+        bm, be, gap = bm << -gap, ae, 0
+    total = (am << min(gap, 36)) + (bm >> max(gap - 36, 0))
+    if gap > 36 and bm & ((1 << (gap - 36)) - 1) != 0:
+        total |= 1  # the last bit stands for the rest
+    m, e = round32(abs(total), ae - min(gap, 36))
+    return (-m, e) if total < 0 else (m, e)
+
+
+@portable
 def to_integer(m: Int, e: Int, rounding: Int) -> Int:
     """m * 2**e rounded to an integer, held within +-2**62; here m has a sign. Domain: ``|m| < 2**54``."""
     if e < 0:

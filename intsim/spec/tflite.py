@@ -7,6 +7,7 @@ tflite/kernels/internal/{quantization_util.cc,common.h} (multipliers, inverse sq
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,33 @@ def lookup(value: Any, table: Any, index_bits: int) -> Any:
     base = table[at]
     along = (value + (1 << 15)) % (1 << rest)
     return base + shift_right((table[at + 1] - base) * along, rest, Rounding.TIES_TO_POSITIVE)
+
+
+# What float_table tabulates. Source: google-ai-edge/LiteRT tflite/kernels/activations.cc, internal/reference/gelu.h
+CURVES: Mapping[str, Callable[[float], float]] = {
+    "LOGISTIC": lambda x: float(np.float32(1) / (np.float32(1) + np.float32(math.exp(min(-x, 700))))),
+    "TANH": math.tanh,
+    "GELU": lambda x: 0.5 * x * math.erfc(-x * math.sqrt(0.5)),
+    "GELU tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+}
+
+
+def float_table(curve: str, scale: float, zero_point: int, result: float, result_zero_point: int) -> Any:
+    """LiteRT's table of 256 int8 for an activation of int8, one of CURVES: an input of ``activation.table``.
+
+        saturate(away(f32(f32(f(f32(scale * (q - zero_point)))) * f32(1 / result))) + result_zero_point), q from -128 up
+
+    scale, result: of the input and the result, positive floats (float32); zero points: of int8. On the
+    host: f is computed in float64 and rounded to float32 once, where LiteRT calls the C library;
+    LOGISTIC is 1 / (1 + exp(-x)) with each step rounded, which ties at 1 / 2 show.
+    """
+    if not (math.isfinite(scale) and scale > 0 and math.isfinite(result) and result > 0):
+        raise ValueError(f"float_table: scales are positive and finite, got {scale}, {result}")
+    x = np.float32(scale) * (np.arange(-128, 128) - zero_point).astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        y = np.array([CURVES[curve](float(one)) for one in x]).astype(np.float32) * (np.float32(1) / np.float32(result))
+    whole = np.trunc(y.astype(np.float64) + np.copysign(0.5, y)) + result_zero_point
+    return np.clip(whole, -128, 127).astype(np.int8)
 
 
 def sigmoid_table() -> Any:
