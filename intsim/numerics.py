@@ -35,6 +35,14 @@ class Order(IntEnum):
 
 
 @unique
+class Scaling(IntEnum):
+    """How a product with multiplier / 2**shift is rounded inside an op: as the requantize of that name."""
+
+    DOUBLE_ROUNDING = 0  #: gemmlowp; the default build of TFLite's kernels and of CMSIS-NN
+    SINGLE_ROUNDING = 1  #: ties to positive; TFLITE_SINGLE_ROUNDING, CMSIS_NN_USE_SINGLE_ROUNDING
+
+
+@unique
 class Nibbles(IntEnum):
     """Which half of a byte holds the element of even index."""
 

@@ -6,7 +6,7 @@ The constants are given in ``exp_of_negative`` as numbers: a spec's module must 
 from __future__ import annotations
 
 from intsim.compiling import Int, portable
-from intsim.numerics import Rounding
+from intsim.numerics import Rounding, Scaling
 from intsim.scalar.rounding import shift_right
 
 INT32_MAX = 2**31 - 1
@@ -98,3 +98,11 @@ def multiply_by_quantized(x: Int, multiplier: Int, shift: Int) -> Int:
     if shift < 31:
         return high_multiply(wrap32(x << (31 - shift)), multiplier)
     return rounding_shift(high_multiply(x, multiplier), shift - 31)
+
+
+@portable
+def scaled(x: Int, multiplier: Int, shift: Int, scaling: Int) -> Int:
+    """x * multiplier / 2**shift for an int32 ``x``: ``multiply_by_quantized``, or one rounding, ties to positive."""
+    if scaling == Scaling.SINGLE_ROUNDING:
+        return shift_right(x * multiplier, shift, Rounding.TIES_TO_POSITIVE)
+    return multiply_by_quantized(x, multiplier, shift)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from intsim.constants import fixed
-from intsim.numerics import Rounding, int32
+from intsim.numerics import Rounding, Scaling, int32
 from intsim.spec.rounding import saturate, shift_right, wrap
 
 EXP_ONE_EIGHTH = fixed(1895147668, exp(-1 / 8), fraction_bits=31)
@@ -85,3 +85,10 @@ def multiply_by_quantized(x: Any, multiplier: Any, shift: Any) -> Any:
     """
     left, right = np.maximum(31 - shift, 0), np.maximum(shift - 31, 0)
     return rounding_shift(high_multiply(wrap(x << left, int32), multiplier), right)
+
+
+def scaled(x: Any, multiplier: Any, shift: Any, scaling: Scaling) -> Any:
+    """x * multiplier / 2**shift for an int32 ``x``: ``multiply_by_quantized``, or one rounding, ties to positive."""
+    if scaling == Scaling.SINGLE_ROUNDING:
+        return shift_right(x * multiplier, shift, Rounding.TIES_TO_POSITIVE)
+    return multiply_by_quantized(x, multiplier, shift)

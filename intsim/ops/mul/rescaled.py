@@ -2,8 +2,9 @@
 
     q = saturate(G2((a - a_zero_point) * (b - b_zero_point), multiplier, shift) + zero_point)
 
-G2 is gemmlowp's double rounding (``requantize.double_rounding``). multiplier / 2**shift stands for
-the scales of a and b over that of the result. Used by tflite-micro, CMSIS-NN, LiteRT's reference.
+G2 is gemmlowp's double rounding (``requantize.double_rounding``), or a single rounding with ties to
+positive: ``scaling``. multiplier / 2**shift stands for the scales of a and b over that of the result.
+Used by tflite-micro, CMSIS-NN, LiteRT's reference.
 
 Differs from XNNPACK, which multiplies in float32 and rounds once, ties to even; from
 ``squared_difference``: any two factors, and no rounding before the product.
@@ -17,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from intsim.compiling import Int, portable
-from intsim.numerics import IntType, int8, int16, uint8, unlimited
+from intsim.numerics import IntType, Scaling, int8, int16, uint8, unlimited
 from intsim.op import Elementwise, Op, Oracle, Port
-from intsim.params import Params as Base, int_type, integer
+from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register
-from intsim.scalar.fixed_point import multiply_by_quantized
+from intsim.scalar.fixed_point import scaled
 from intsim.scalar.rounding import saturate
 from intsim.spec import fixed_point, rounding, tflite
 
@@ -36,6 +37,7 @@ class Params(Base):
     a: IntType = int_type(int8, uint8, int16, role="operand")
     b: IntType = int_type(int8, uint8, int16, role="operand")
     dtype: IntType = int_type(int8, uint8, int16, unlimited, role="result")
+    scaling: Scaling = rule(Scaling, Scaling.DOUBLE_ROUNDING)
 
     @classmethod
     def from_scales(cls, a: float, b: float, result: float, /, *, single: bool = False, **fields: Any) -> Params:
@@ -52,14 +54,14 @@ class Params(Base):
 
 def spec(a: Any, b: Any, p: Params) -> Any:
     product = (a - p.a_zero_point) * (b - p.b_zero_point)
-    return rounding.saturate(fixed_point.multiply_by_quantized(product, p.multiplier, p.shift) + p.zero_point, p.dtype)
+    return rounding.saturate(fixed_point.scaled(product, p.multiplier, p.shift, p.scaling) + p.zero_point, p.dtype)
 
 
 @portable
 def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     # Each factor is below 2**15 + 2**8: the product is an int32.
     product = (np.int64(x.a[i, j]) - p.a_zero_point) * (np.int64(x.b[i, j]) - p.b_zero_point)
-    return saturate(multiply_by_quantized(product, p.multiplier, p.shift) + p.zero_point, p.dtype)
+    return saturate(scaled(product, p.multiplier, p.shift, p.scaling) + p.zero_point, p.dtype)
 
 
 def examples() -> dict[str, Any]:
@@ -68,6 +70,7 @@ def examples() -> dict[str, Any]:
     wide = np.array([[-32768, -32768, -1, 0, 3, 7, 32767, 32767]], np.int16)
     return {
         "powers of two: ties": ((a, b), Params.from_scales(0.5, 1.0, 1.0)),
+        "ties, rounded once": ((a, b), Params.from_scales(0.25, 0.25, 1.0, scaling=Scaling.SINGLE_ROUNDING)),
         "ties after the first rounding": ((a, b), Params.from_scales(0.25, 0.25, 1.0)),
         "zero points": ((a, b), Params.from_scales(0.05, 0.03, 0.2, a_zero_point=-5, b_zero_point=3, zero_point=-7)),
         "a left shift wraps": ((a, b), Params(2**30, 8, dtype=int16)),

@@ -6,6 +6,9 @@
 multiplier / 2**shift takes one input step to Q5.26 (input scale times beta times 2**26). Elements
 below ``diff_min`` count as 0. The result has scale 2**-bits and zero point qmin.
 
+A total of 2**28 or more, that of 512 largest elements, makes the last shift of an 8-bit result one by
+32 or more, which C leaves undefined: compiled kernels may then give anything. Here it gives qmin.
+
 Differs from ``ibert``: a 31-bit exponential by squared-interval products, Newton's reciprocal
 instead of a division, and signed results start at qmin.
 """

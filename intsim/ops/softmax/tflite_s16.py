@@ -5,10 +5,11 @@
     r = lookup(inverse_table, saturate16(w - 98304))
     probability = saturate((e * r) / 2**(31 - h)), ties to positive, with scale 2**-15
 
-G2 is gemmlowp's double rounding. multiplier / 2**shift takes one input step to the grid of
-exp_table, 10 / 65535. ``lookup`` draws straight lines between the entries: 2**index_bits + 1 of
-them, at equal distances over int16 (index_bits is 9). The tables are inputs: tflite-micro makes
-them in float32, LiteRT in float64, and two entries differ (``tables``).
+G2 is gemmlowp's double rounding, or a single rounding with ties to positive: ``scaling``. multiplier /
+2**shift takes one input step to the grid of exp_table, 10 / 65535. ``lookup`` draws straight lines
+between the entries: 2**index_bits + 1 of them, at equal distances over int16 (index_bits is 9). The
+tables are inputs: tflite-micro makes them in float32, LiteRT in float64, and two entries differ
+(``tables``).
 
 Differs from ``gemmlowp``: tables instead of the 31-bit exponential and Newton's reciprocal, and no
 input is left out, however far below the largest.
@@ -24,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from intsim.compiling import Int, portable
-from intsim.numerics import IntType, Rounding, int16, int32, unlimited
+from intsim.numerics import IntType, Rounding, Scaling, int16, int32, unlimited
 from intsim.op import Op, Port, Rowwise, Size
-from intsim.params import Params as Base, int_type, integer
+from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register
-from intsim.scalar.fixed_point import multiply_by_quantized
+from intsim.scalar.fixed_point import scaled
 from intsim.scalar.functions import bit_length
 from intsim.scalar.rounding import saturate, shift_right
 from intsim.scalar.tflite import lookup
@@ -43,6 +44,7 @@ class Params(Base):
     shift: int = integer(16, 62)  # below 31 a left shift before the product: 17 bits and 15 are an int32's
     index_bits: int = integer(1, 9, default=9)  # the tables have 2**index_bits + 1 entries; TFLite's 513
     dtype: IntType = int_type(int16, unlimited, role="result")
+    scaling: Scaling = rule(Scaling, Scaling.DOUBLE_ROUNDING)
 
     @classmethod
     def from_scale(cls, scale: float, beta: float = 1.0, *, single: bool = False, **fields: Any) -> Params:
@@ -87,7 +89,7 @@ def _table(function: Callable[[Any], Any], low: Any, high: Any, f: Any) -> Any:
 def spec(q: Any, exp_table: Any, inverse_table: Any, stop: Any, p: Params) -> Any:
     seen = np.arange(q.shape[-1]) < stop.reshape(-1, 1)
     d = np.where(seen, q - np.where(seen, q, int16.qmin).max(axis=-1, keepdims=True), 0)
-    at = rounding.saturate(fixed_point.multiply_by_quantized(d, p.multiplier, p.shift) + int16.qmax, int16)
+    at = rounding.saturate(fixed_point.scaled(d, p.multiplier, p.shift, p.scaling) + int16.qmax, int16)
     e = np.where(seen, tflite.lookup(at, exp_table, p.index_bits), 0)
     total = e.sum(axis=-1, keepdims=True)
     headroom = 32 - functions.bit_length(total)
@@ -98,7 +100,7 @@ def spec(q: Any, exp_table: Any, inverse_table: Any, stop: Any, p: Params) -> An
 
 @portable
 def _exp(d: Int, table: Any, p: Any) -> Int:
-    at = multiply_by_quantized(d, p.multiplier, p.shift) + 32767  # d <= 0: only the lower end can be passed
+    at = scaled(d, p.multiplier, p.shift, p.scaling) + 32767  # d <= 0: only the lower end can be passed
     return lookup(max(at, -32768), table, p.index_bits)
 
 
@@ -127,6 +129,7 @@ def examples() -> dict[str, Any]:
     stop = np.array([1, 3, 5], np.int32)
     equal, ends = np.zeros((16, 16), np.int16), np.arange(1, 17, dtype=np.int32)
     ramp = np.arange(-32768, 32768, 1024, dtype=np.int16).reshape(2, -1)
+    small = np.array([[100, 99, 98, 97, 94, 90, 86, 82]], np.int16)
     micro, lite = tables(), tables(np.float64)
     ones, largest = np.ones(513, np.int16), np.full(513, 32767, np.int16)
     return {
@@ -134,6 +137,11 @@ def examples() -> dict[str, Any]:
         "a ramp": ((ramp, *micro), Params.from_scale(1e-4)),
         "a ramp, the tables of float64": ((ramp, *lite), Params.from_scale(1e-4)),
         "the grid of the table itself": ((q, *micro), Params.from_scale(10 / 65535)),
+        "ties of the first step": ((small, *micro), Params(2**30, 33)),
+        "ties of the first step, rounded once": (
+            (small, *micro),
+            Params(2**30, 33, scaling=Scaling.SINGLE_ROUNDING),
+        ),
         "a scale at which most elements lie below the table": ((q, *micro), Params.from_scale(0.05)),
         "masked": ((q, *micro, stop), Params.from_scale(2e-4)),
         "a total of 1: no shift at the end, which saturates": ((q, ones, largest, stop), Params.from_scale(1e-4)),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.numerics import IntType, Nibbles, Rounding, int4, int8, int16, int32, uint8
+from intsim.numerics import IntType, Nibbles, Rounding, Scaling, int4, int8, int16, int32, uint8
 from intsim.oracle.adapter import Capability
 from intsim.oracle.adapters import _tflite_micro_cases as own
 from intsim.oracle.cases import Case
@@ -115,6 +115,8 @@ def _rescaled(t: IntType) -> Iterator[Capability]:
     ):
         multiplier, shift = _multipliers(low)
         only = types | {"multiplier": multiplier, "shift": shift}
+        if operator != "SQUARED_DIFFERENCE":
+            only |= {"scaling": (Scaling.DOUBLE_ROUNDING,)}
         if left_shift is not None:  # a has the larger scale: its multiplier is 1/2
             smaller, shifts = _multipliers(32)
             only |= {"a_multiplier": (2**30,), "a_shift": (31,), "b_multiplier": smaller, "b_shift": shifts}

@@ -19,7 +19,7 @@ import numpy as np
 
 from intsim import registry
 from intsim.binding import Array
-from intsim.numerics import IntType, Overflow, Rounding, int4, int8, int16, int32, int48, uint8
+from intsim.numerics import IntType, Overflow, Rounding, Scaling, int4, int8, int16, int32, int48, uint8
 from intsim.oracle.adapter import Capability, System, Unsupported
 from intsim.oracle.adapters import _tflite_micro_scales as scales, _tflite_model as models
 from intsim.oracle.adapters._tflite_micro_capabilities import capabilities
@@ -94,6 +94,11 @@ def _one(name: str, values: Array) -> int:
     if values.size > 1 and (values != values[0]).any():
         raise Unsupported(f"the operator has one {name} for its tensor")
     return int(values[0])
+
+
+def _check_scaling(p: Any) -> None:
+    if getattr(p, "scaling", Scaling.DOUBLE_ROUNDING) != Scaling.DOUBLE_ROUNDING:
+        raise Unsupported("the wheel is built with two roundings")
 
 
 def _fits(t: IntType, zero_point: int, what: str) -> None:
@@ -181,6 +186,7 @@ def _softmax(case: Case) -> Array:
     if (case.stop != case.q.shape[1]).any():
         raise Unsupported("SOFTMAX has no mask")
     if case.op.name == "softmax.tflite_s16":
+        _check_scaling(p)
         exact = tflite_s16.tables()
         if p.dtype != int16 or not all(map(np.array_equal, (case.exp_table, case.inverse_table), exact)):
             raise Unsupported("SOFTMAX of int16 has the tables that float32 gives")
@@ -212,6 +218,7 @@ _SIDES = {
 def _binary(case: Case) -> Array:
     p = case.params
     operator, last, narrow, wide = _SIDES[case.op.name]
+    _check_scaling(p)
     if not p.a == p.b == p.dtype or p.dtype not in (int8, int16):
         raise Unsupported(f"{operator} has int8 or int16 throughout, not {p.a}, {p.b}, {p.dtype}")
     zero_points = (p.a_zero_point, p.b_zero_point, p.zero_point)
