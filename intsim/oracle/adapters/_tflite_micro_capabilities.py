@@ -31,6 +31,7 @@ def capabilities() -> list[Capability]:
     made = [*_products(), *_conversions(), *_softmaxes()]
     for t in (int8, int16):
         made += [*_rescaled(t), *_reductions(t)]
+    made += _choices()
     normal = "MEAN, SQUARED_DIFFERENCE, MEAN, ADD, RSQRT, MUL, SUB, MUL, ADD s8"
     layernorm = Capability("layernorm.tflite_decomposed", cases=0, directed=own.layernorm, serves=normal)
     return [*made, *_curves(), layernorm]
@@ -130,6 +131,16 @@ def _reductions(t: IntType) -> Iterator[Capability]:
     only |= dict.fromkeys(("a_zero_point", "zero_point"), _zero_points(t))
     for op, operator in (("reduce.mean_tflite", "MEAN"), ("reduce.sum_tflite", "SUM")):
         yield Capability(op, only, directed=partial(own.reduce, operator, t), serves=f"{operator} {_name(t)}")
+
+
+def _choices() -> Iterator[Capability]:
+    for t in (int8, int16):
+        only: dict[str, Any] = {"x": (t,), "zero_point": _zero_points(t)}
+        whole = only | {"top": (t.qmax,)}
+        yield Capability("activation.relu", whole, 4, 24, partial(own.relu, t, False), f"RELU {_name(t)}")
+        yield Capability("activation.relu", only, 4, 24, partial(own.relu, t, True), f"RELU6 {_name(t)}")
+    yield Capability("embedding.gather", {"table": (int8,)}, directed=own.gather, serves="GATHER s8")
+    yield Capability("reduce.argmax", {"x": (int8,)}, directed=own.argmax, serves="ARG_MAX s8")
 
 
 def _curves() -> Iterator[Capability]:

@@ -281,6 +281,41 @@ def _curve(case: Case) -> Array:
     return models.activation(operator, case.x, scale=x, zero_point=p.a_zero_point, result=result, run=interpret)
 
 
+def _relu(case: Case) -> Array:
+    """RELU with one scale for both sides: its requantization changes nothing. RELU6 where top is below the type's."""
+    p = case.params
+    if p.x not in (int8, int16) or (p.x == int16 and p.zero_point):
+        raise Unsupported(f"RELU has int8, or int16 with zero point 0; not {p.x} with {p.zero_point}")
+    if p.top >= p.x.qmax:
+        result = (0.1, p.zero_point)
+        return models.activation("RELU", case.x, scale=0.1, zero_point=p.zero_point, result=result, run=interpret)
+    if p.top == p.zero_point:
+        raise Unsupported("RELU6 needs a scale at which 6 is above 0")
+    scale = 6 / (p.top - p.zero_point)
+    result = (scale, p.zero_point)
+    return models.activation("RELU6", case.x, scale=scale, zero_point=p.zero_point, result=result, run=interpret)
+
+
+def _gather(case: Case) -> Array:
+    t = case.params.table
+    if t != int8:
+        raise Unsupported(f"GATHER has int8 tables, not {t}")
+    table = models.Tensor(case.table.shape, t.storage, 0.1, 3, case.table)
+    ids = models.Tensor(case.ids.shape, "int32")
+    out = models.Tensor((len(case.ids), case.table.shape[1]), t.storage, 0.1, table.zero_point)
+    return interpret(models.model("GATHER", [table, ids], out, ("GatherOptions", {"Axis": 0}), 2), case.ids)
+
+
+def _argmax(case: Case) -> Array:
+    if case.params.x != int8 or (case.stop != case.x.shape[1]).any():
+        raise Unsupported("ARG_MAX has int8, and no mask")
+    x = models.Tensor(case.x.shape, "int8", 0.1, 3)
+    axis = models.Tensor((1,), "int32", None, 0, np.array([1], np.int32))
+    out = models.Tensor((len(case.x),), "int32")
+    kind = {"OutputType": models.type_number("int32")}
+    return interpret(models.model("ARG_MAX", [x, axis], out, ("ArgMaxOptions", kind), 2), case.x)
+
+
 def _layernorm(case: Case) -> Array:
     """The nine operators one after the other, each in a model of its own."""
 
@@ -304,5 +339,8 @@ _RUNS: dict[str, Callable[[Case], Array]] = {
     "reduce.sum_tflite": _reduce,
     "activation.rsqrt_tflite": _rsqrt,
     **dict.fromkeys(_CURVES, _curve),
+    "activation.relu": _relu,
+    "embedding.gather": _gather,
+    "reduce.argmax": _argmax,
     "layernorm.tflite_decomposed": _layernorm,
 }
