@@ -1,10 +1,10 @@
 """Difference of two quantized tensors with scales of their own: TFLite SUB.
 
-    a' = G2((a - a_zero_point) << left_shift, a_multiplier, a_shift)          b' likewise
+    a' = G2(wrap32((a - a_zero_point) << left_shift), a_multiplier, a_shift)          b' likewise
     q  = saturate(G2(wrap32(a' - b'), multiplier, shift) + zero_point)
 
-G2 is gemmlowp's double rounding (``requantize.double_rounding``). left_shift is 20 for 8-bit
-operands and 15 for 16-bit ones.
+G2 is gemmlowp's double rounding (``requantize.double_rounding``), or a single rounding with ties to
+positive: ``scaling``. left_shift is 20 for 8-bit operands and 15 for 16-bit ones.
 
 Its parameters are those of ``rescaled``. Differs from that with b negated: G2 sends a half of b, not of
 -b, to the positive side.
@@ -17,28 +17,31 @@ from typing import Any
 import numpy as np
 
 from intsim.compiling import Int, portable
-from intsim.numerics import int16, int32, unlimited
+from intsim.numerics import Scaling, int16, int32, unlimited
 from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.ops.add.rescaled import Params
 from intsim.registry import register
-from intsim.scalar.fixed_point import multiply_by_quantized, wrap32
+from intsim.scalar.fixed_point import scaled, wrap32
 from intsim.scalar.rounding import saturate
 from intsim.spec import fixed_point, rounding
 
 
 def spec(a: Any, b: Any, p: Params) -> Any:
-    scaled_a = fixed_point.multiply_by_quantized((a - p.a_zero_point) << p.left_shift, p.a_multiplier, p.a_shift)
-    scaled_b = fixed_point.multiply_by_quantized((b - p.b_zero_point) << p.left_shift, p.b_multiplier, p.b_shift)
-    left = rounding.wrap(scaled_a - scaled_b, int32)
-    return rounding.saturate(fixed_point.multiply_by_quantized(left, p.multiplier, p.shift) + p.zero_point, p.dtype)
+    left_a = rounding.wrap((a - p.a_zero_point) << p.left_shift, int32)
+    left_b = rounding.wrap((b - p.b_zero_point) << p.left_shift, int32)
+    scaled_a = fixed_point.scaled(left_a, p.a_multiplier, p.a_shift, p.scaling)
+    scaled_b = fixed_point.scaled(left_b, p.b_multiplier, p.b_shift, p.scaling)
+    total = rounding.wrap(scaled_a - scaled_b, int32)
+    return rounding.saturate(fixed_point.scaled(total, p.multiplier, p.shift, p.scaling) + p.zero_point, p.dtype)
 
 
 @portable
 def element(i: Int, j: Int, x: Any, p: Any) -> Int:
-    # |a - a_zero_point| < 2**16 and left_shift <= 20: 36 bits, times a multiplier of 31.
-    a = multiply_by_quantized((np.int64(x.a[i, j]) - p.a_zero_point) << p.left_shift, p.a_multiplier, p.a_shift)
-    b = multiply_by_quantized((np.int64(x.b[i, j]) - p.b_zero_point) << p.left_shift, p.b_multiplier, p.b_shift)
-    return saturate(multiply_by_quantized(wrap32(a - b), p.multiplier, p.shift) + p.zero_point, p.dtype)
+    # |a - a_zero_point| < 2**16 and left_shift <= 20: 36 bits, of which an int32 keeps 32.
+    a = wrap32((np.int64(x.a[i, j]) - p.a_zero_point) << p.left_shift)
+    b = wrap32((np.int64(x.b[i, j]) - p.b_zero_point) << p.left_shift)
+    total = wrap32(scaled(a, p.a_multiplier, p.a_shift, p.scaling) - scaled(b, p.b_multiplier, p.b_shift, p.scaling))
+    return saturate(scaled(total, p.multiplier, p.shift, p.scaling) + p.zero_point, p.dtype)
 
 
 def examples() -> dict[str, Any]:
@@ -47,6 +50,10 @@ def examples() -> dict[str, Any]:
     wide = np.array([[-32768, -1, 0, 1, 5, 32767, 32767]], np.int16)
     return {
         "powers of two: ties": ((a, b), Params.from_scales(0.25, 0.5, 1.0)),
+        "powers of two: ties, rounded once": (
+            (a, b),
+            Params.from_scales(0.25, 0.5, 1.0, scaling=Scaling.SINGLE_ROUNDING),
+        ),
         "zero points": ((a, b), Params.from_scales(0.1, 0.07, 0.13, a_zero_point=-5, b_zero_point=3, zero_point=-7)),
         "a tie of b's own rounding, which negating b would turn": (
             (wide * 0, wide),

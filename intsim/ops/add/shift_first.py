@@ -22,7 +22,7 @@ from intsim.numerics import Rounding, int16, int32
 from intsim.op import Elementwise, Op, Port
 from intsim.ops.add.rescaled import Params
 from intsim.registry import register
-from intsim.scalar.fixed_point import multiply_by_quantized, wrap32
+from intsim.scalar.fixed_point import scaled, wrap32
 from intsim.scalar.rounding import saturate, shift_right
 from intsim.spec import fixed_point, rounding
 
@@ -36,7 +36,7 @@ def spec(a: Any, b: Any, p: Params) -> Any:
     first = _term(a - p.a_zero_point, p.a_multiplier, p.left_shift + 31 - p.a_shift)
     second = _term(b - p.b_zero_point, p.b_multiplier, p.left_shift + 31 - p.b_shift)
     total = rounding.wrap(first + second, int32)
-    return rounding.saturate(fixed_point.multiply_by_quantized(total, p.multiplier, p.shift) + p.zero_point, p.dtype)
+    return rounding.saturate(fixed_point.scaled(total, p.multiplier, p.shift, p.scaling) + p.zero_point, p.dtype)
 
 
 @portable
@@ -50,7 +50,7 @@ def _scaled(x: Int, multiplier: Int, left: Int) -> Int:
 def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     a = _scaled(np.int64(x.a[i, j]) - p.a_zero_point, p.a_multiplier, p.left_shift + 31 - p.a_shift)
     b = _scaled(np.int64(x.b[i, j]) - p.b_zero_point, p.b_multiplier, p.left_shift + 31 - p.b_shift)
-    return saturate(multiply_by_quantized(wrap32(a + b), p.multiplier, p.shift) + p.zero_point, p.dtype)
+    return saturate(scaled(wrap32(a + b), p.multiplier, p.shift, p.scaling) + p.zero_point, p.dtype)
 
 
 def examples() -> dict[str, Any]:

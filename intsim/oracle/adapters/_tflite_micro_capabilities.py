@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.numerics import IntType, Nibbles, Rounding, int4, int8, int16, int32, uint8
+from intsim.numerics import IntType, Nibbles, Rounding, Scaling, int4, int8, int16, int32, uint8
 from intsim.oracle.adapter import Capability
 from intsim.oracle.adapters import _tflite_micro_cases as own
 from intsim.oracle.cases import Case
@@ -31,6 +31,7 @@ def capabilities() -> list[Capability]:
     made = [*_products(), *_conversions(), *_softmaxes()]
     for t in (int8, int16):
         made += [*_rescaled(t), *_reductions(t)]
+    made += _choices()
     normal = "MEAN, SQUARED_DIFFERENCE, MEAN, ADD, RSQRT, MUL, SUB, MUL, ADD s8"
     layernorm = Capability("layernorm.tflite_decomposed", cases=0, directed=own.layernorm, serves=normal)
     return [*made, *_curves(), layernorm]
@@ -115,6 +116,8 @@ def _rescaled(t: IntType) -> Iterator[Capability]:
     ):
         multiplier, shift = _multipliers(low)
         only = types | {"multiplier": multiplier, "shift": shift}
+        if operator != "SQUARED_DIFFERENCE":
+            only |= {"scaling": (Scaling.DOUBLE_ROUNDING,)}
         if left_shift is not None:  # a has the larger scale: its multiplier is 1/2
             smaller, shifts = _multipliers(32)
             only |= {"a_multiplier": (2**30,), "a_shift": (31,), "b_multiplier": smaller, "b_shift": shifts}
@@ -128,6 +131,16 @@ def _reductions(t: IntType) -> Iterator[Capability]:
     only |= dict.fromkeys(("a_zero_point", "zero_point"), _zero_points(t))
     for op, operator in (("reduce.mean_tflite", "MEAN"), ("reduce.sum_tflite", "SUM")):
         yield Capability(op, only, directed=partial(own.reduce, operator, t), serves=f"{operator} {_name(t)}")
+
+
+def _choices() -> Iterator[Capability]:
+    for t in (int8, int16):
+        only: dict[str, Any] = {"x": (t,), "zero_point": _zero_points(t)}
+        whole = only | {"top": (t.qmax,)}
+        yield Capability("activation.relu", whole, 4, 24, partial(own.relu, t, False), f"RELU {_name(t)}")
+        yield Capability("activation.relu", only, 4, 24, partial(own.relu, t, True), f"RELU6 {_name(t)}")
+    yield Capability("embedding.gather", {"table": (int8,)}, directed=own.gather, serves="GATHER s8")
+    yield Capability("reduce.argmax", {"x": (int8,)}, directed=own.argmax, serves="ARG_MAX s8")
 
 
 def _curves() -> Iterator[Capability]:

@@ -13,10 +13,12 @@ from intsim import registry
 from intsim.binding import Array
 from intsim.composites.layernorm import tflite_decomposed
 from intsim.numerics import IntType, Rounding, int4, int8, int16, int32, uint8
-from intsim.ops.activation import rsqrt_tflite
+from intsim.ops.activation import relu as clamp, rsqrt_tflite
 from intsim.ops.dequantize import affine as to_real
+from intsim.ops.embedding import gather as rows_of
 from intsim.ops.matmul import integer as product
 from intsim.ops.quantize import affine as to_integer
+from intsim.ops.reduce import argmax as first_of
 from intsim.ops.requantize import double_rounding
 from intsim.ops.softmax import gemmlowp, tflite_s16
 from intsim.oracle.cases import Case, make
@@ -323,6 +325,29 @@ def rsqrt() -> Iterator[Case]:
         p = rsqrt_tflite.Params.from_scales(scale, result, a_zero_point=zero_point, zero_point=seed * 53 % 256 - 128)
         x = np.arange(zero_point, 128, dtype=np.int8).reshape(1, -1)  # below its zero point the kernel refuses
         yield make(op, f"tflm-{seed}", "every int8 from the zero point on", (x,), p)
+
+
+def relu(t: IntType, six: bool) -> Iterator[Case]:
+    for index, z in enumerate((-128, -37, 0, 5, 100, 126, 127) if t == int8 else (0,) * 5):
+        x = _values(f"tflm relu {t} {index}", t, 80, 256)
+        x[0] = EVERY_INT8[0]
+        top = min(z + (1, 7, 100, 3000, 29999)[index % 5], t.qmax - 1) if six else t.qmax
+        if top > z:
+            p = clamp.Params(z, top, t)
+            yield make(clamp.OP, f"tflm-{t}-{index}-{six}", f"clamped to {z} and {top}", (x,), p)
+
+
+def gather() -> Iterator[Case]:
+    for index, (v, n) in enumerate(((256, 64), (1, 256), (1000, 33), (77, 300), (3, 512))):
+        ids = (_values(f"tflm gather {index}", int16, 120).astype(np.int32) & 0x7FFF) % v
+        arrays = (ids, _values(f"tflm table {index}", int8, v, n))
+        yield make(rows_of.OP, f"tflm-{index}", f"{v} rows of {n}", arrays, rows_of.Params(int8))
+
+
+def argmax() -> Iterator[Case]:
+    for index, n in enumerate((1, 2, 7, 64, 300, 5)):
+        x = _values(f"tflm argmax {index}", int8, 18000, n) >> np.int8(index)  # ties: the first counts
+        yield make(first_of.OP, f"tflm-{index}", f"rows of {n}, with ties", (x,), first_of.Params(int8))
 
 
 def layernorm() -> Iterator[Case]:

@@ -96,6 +96,12 @@ def _vector(builder: Any, owner: str, field: str, offsets: Sequence[Any]) -> Any
     return builder.EndVector()
 
 
+def type_number(dtype: str) -> int:
+    """The schema's number of a type."""
+    number: int = getattr(_packages().schema.TensorType, dtype.upper())
+    return number
+
+
 @dataclass(frozen=True)
 class Call:
     """One operator of a model: the numbers of its input tensors and of its output. options: the schema's table

@@ -19,7 +19,7 @@ import numpy as np
 
 from intsim import registry
 from intsim.binding import Array
-from intsim.numerics import IntType, Overflow, Rounding, int4, int8, int16, int32, int48, uint8
+from intsim.numerics import IntType, Overflow, Rounding, Scaling, int4, int8, int16, int32, int48, uint8
 from intsim.oracle.adapter import Capability, System, Unsupported
 from intsim.oracle.adapters import _tflite_micro_scales as scales, _tflite_model as models
 from intsim.oracle.adapters._tflite_micro_capabilities import capabilities
@@ -94,6 +94,11 @@ def _one(name: str, values: Array) -> int:
     if values.size > 1 and (values != values[0]).any():
         raise Unsupported(f"the operator has one {name} for its tensor")
     return int(values[0])
+
+
+def _check_scaling(p: Any) -> None:
+    if getattr(p, "scaling", Scaling.DOUBLE_ROUNDING) != Scaling.DOUBLE_ROUNDING:
+        raise Unsupported("the wheel is built with two roundings")
 
 
 def _fits(t: IntType, zero_point: int, what: str) -> None:
@@ -181,6 +186,7 @@ def _softmax(case: Case) -> Array:
     if (case.stop != case.q.shape[1]).any():
         raise Unsupported("SOFTMAX has no mask")
     if case.op.name == "softmax.tflite_s16":
+        _check_scaling(p)
         exact = tflite_s16.tables()
         if p.dtype != int16 or not all(map(np.array_equal, (case.exp_table, case.inverse_table), exact)):
             raise Unsupported("SOFTMAX of int16 has the tables that float32 gives")
@@ -212,6 +218,7 @@ _SIDES = {
 def _binary(case: Case) -> Array:
     p = case.params
     operator, last, narrow, wide = _SIDES[case.op.name]
+    _check_scaling(p)
     if not p.a == p.b == p.dtype or p.dtype not in (int8, int16):
         raise Unsupported(f"{operator} has int8 or int16 throughout, not {p.a}, {p.b}, {p.dtype}")
     zero_points = (p.a_zero_point, p.b_zero_point, p.zero_point)
@@ -274,6 +281,41 @@ def _curve(case: Case) -> Array:
     return models.activation(operator, case.x, scale=x, zero_point=p.a_zero_point, result=result, run=interpret)
 
 
+def _relu(case: Case) -> Array:
+    """RELU with one scale for both sides: its requantization changes nothing. RELU6 where top is below the type's."""
+    p = case.params
+    if p.x not in (int8, int16) or (p.x == int16 and p.zero_point):
+        raise Unsupported(f"RELU has int8, or int16 with zero point 0; not {p.x} with {p.zero_point}")
+    if p.top >= p.x.qmax:
+        result = (0.1, p.zero_point)
+        return models.activation("RELU", case.x, scale=0.1, zero_point=p.zero_point, result=result, run=interpret)
+    if p.top == p.zero_point:
+        raise Unsupported("RELU6 needs a scale at which 6 is above 0")
+    scale = 6 / (p.top - p.zero_point)
+    result = (scale, p.zero_point)
+    return models.activation("RELU6", case.x, scale=scale, zero_point=p.zero_point, result=result, run=interpret)
+
+
+def _gather(case: Case) -> Array:
+    t = case.params.table
+    if t != int8:
+        raise Unsupported(f"GATHER has int8 tables, not {t}")
+    table = models.Tensor(case.table.shape, t.storage, 0.1, 3, case.table)
+    ids = models.Tensor(case.ids.shape, "int32")
+    out = models.Tensor((len(case.ids), case.table.shape[1]), t.storage, 0.1, table.zero_point)
+    return interpret(models.model("GATHER", [table, ids], out, ("GatherOptions", {"Axis": 0}), 2), case.ids)
+
+
+def _argmax(case: Case) -> Array:
+    if case.params.x != int8 or (case.stop != case.x.shape[1]).any():
+        raise Unsupported("ARG_MAX has int8, and no mask")
+    x = models.Tensor(case.x.shape, "int8", 0.1, 3)
+    axis = models.Tensor((1,), "int32", None, 0, np.array([1], np.int32))
+    out = models.Tensor((len(case.x),), "int32")
+    kind = {"OutputType": models.type_number("int32")}
+    return interpret(models.model("ARG_MAX", [x, axis], out, ("ArgMaxOptions", kind), 2), case.x)
+
+
 def _layernorm(case: Case) -> Array:
     """The nine operators one after the other, each in a model of its own."""
 
@@ -297,5 +339,8 @@ _RUNS: dict[str, Callable[[Case], Array]] = {
     "reduce.sum_tflite": _reduce,
     "activation.rsqrt_tflite": _rsqrt,
     **dict.fromkeys(_CURVES, _curve),
+    "activation.relu": _relu,
+    "embedding.gather": _gather,
+    "reduce.argmax": _argmax,
     "layernorm.tflite_decomposed": _layernorm,
 }
