@@ -11,7 +11,7 @@ import pytest
 import intsim
 from intsim import registry
 from intsim.numerics import Rounding, int8, int16, uint8
-from intsim.ops.add import rescaled, shift_first, xnnpack as add_xnnpack
+from intsim.ops.add import rescaled, rescaled_difference, shift_first, xnnpack as add_xnnpack
 from intsim.ops.dequantize import affine as to_real, scaled_zero_point
 from intsim.ops.mul import rescaled as product
 from intsim.ops.quantize import affine as to_integer, reciprocal
@@ -180,6 +180,17 @@ def test_add_of_xnnpack_and_what_it_leaves_to_the_other_kernel() -> None:
         else:
             with pytest.raises(ValueError, match="2\\*\\*-10"):
                 add_xnnpack.Params.from_scales(*scales)
+
+
+def test_sub_of_xnnpack_is_left() -> None:
+    """It rounds once, where the other profiles round four times: another result on ties."""
+    p = rescaled_difference.Params.from_scales(0.25, 0.5, 1.0)
+    wanted = ours(rescaled_difference, *SQUARE, p=p)
+    for profile, count in zip(PROFILES, (0, 0, 8192), strict=True):
+        got = models.binary("SUB", *SQUARE, scales=(0.25, 0.5, 1.0), zero_points=(0, 0, 0), run=RUN[profile])
+        assert differing(got, wanted) == count
+    assert "SUB s8 of xnnpack" in litert.SYSTEM.left
+    assert all(capability.serves != "SUB s8" for capability in litert.Backend("xnnpack").capabilities())
 
 
 @pytest.mark.parametrize("profile", ["optimized", "xnnpack"])

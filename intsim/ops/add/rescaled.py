@@ -6,7 +6,7 @@
 G2 is gemmlowp's double rounding (``requantize.double_rounding``), or a single rounding with ties to
 positive: ``scaling``. left_shift is 20 for 8-bit operands and 15 for 16-bit ones.
 
-Differs from XNNPACK, which adds the two products and rounds once; from ``matched``: any scales.
+Differs from ``xnnpack``, which adds the two products and rounds once; from ``matched``: any scales.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ G2 is gemmlowp's double rounding (``requantize.double_rounding``), or a single r
 positive: ``scaling``. multiplier / 2**shift stands for the scales of a and b over that of the result.
 Used by tflite-micro, CMSIS-NN, LiteRT's reference.
 
-Differs from XNNPACK, which multiplies in float32 and rounds once, ties to even; from
+Differs from ``float32_ties_even``, which multiplies in float32 and rounds once; from
 ``squared_difference``: any two factors, and no rounding before the product.
 """
 

@@ -5,7 +5,7 @@
 A true division, one scale for each group of ``group_size`` elements along a row: one group a row is
 per channel (rows are channels), one row and one group is per tensor.
 
-Differs from PyTorch and XNNPACK, which multiply by f32(1 / scale), and from
+Differs from PyTorch and XNNPACK, which multiply by f32(1 / scale) (``reciprocal``), and from
 torch.quantize_per_tensor, which adds the zero point before the rounding. Kernels compute the IEEE
 steps in integers.
 """

@@ -3,7 +3,7 @@
     high = positive(wrap32(acc << left) * multiplier / 2**31)
     q    = saturate(positive(high / 2**right) + zero_point)        right - left = shift - 31
 
-Used by LiteRT's optimised FULLY_CONNECTED (ruy on AVX-512) and its optimised int8 requantize (the
+Used by LiteRT's optimised FULLY_CONNECTED (ruy on AVX2 and AVX-512) and its optimised int8 requantize (the
 rounding high multiply and rounding shift of NEON). It is not round-to-nearest: acc = -505 times
 1/16 (-31.5625) gives -31.
 

@@ -123,7 +123,7 @@ def binary(name: str, t: IntType) -> Iterator[Case]:
     fields: dict[str, Any] = {"a": t, "b": t, "dtype": t}
     if name == "mul.squared_difference":
         fields["left_shift"] = 7
-    elif name in ("add.rescaled", "add.shift_first"):
+    elif name in ("add.rescaled", "add.rescaled_difference", "add.shift_first"):
         fields["left_shift"] = 20 if t == int8 else 15
     if name == "mul.rescaled":
         fields["single"] = True
@@ -212,7 +212,7 @@ def softmax_scales() -> list[tuple[float, float]]:
     return [*((scale, 1.0) for scale in (0.05, 0.011, 2.0, 0.3, 0.1, 0.0713)), *zip(drawn, betas, strict=True)]
 
 
-def softmax(name: str) -> Iterator[Case]:
+def softmax(name: str, t: IntType) -> Iterator[Case]:
     for seed, (scale, beta) in enumerate(softmax_scales()):
         n = (77, 1, 2, 300, 5)[seed % 5]
         q = _values(f"litert softmax {seed}", int8, 64, n).copy()
@@ -221,9 +221,15 @@ def softmax(name: str) -> Iterator[Case]:
         q[63] = q[63, 0]
         why = f"scale {scale:.3g}, beta {beta}"
         if name == "softmax.gemmlowp":
-            yield make(gemmlowp.OP, f"litert-{seed}", why, (q,), gemmlowp.Params.from_scale(scale, beta))
+            yield make(gemmlowp.OP, f"litert-{t}-{seed}", why, (q,), gemmlowp.Params.from_scale(scale, beta, dtype=t))
         else:
-            yield make(float32_table.OP, f"litert-{seed}", why, (q, exponentials(scale, beta)), float32_table.Params())
+            yield make(
+                float32_table.OP,
+                f"litert-{t}-{seed}",
+                why,
+                (q, exponentials(scale, beta)),
+                float32_table.Params(dtype=t),
+            )
 
 
 def softmax16() -> Iterator[Case]:
@@ -237,8 +243,8 @@ def softmax16() -> Iterator[Case]:
         yield make(op, f"litert-{seed}", f"scale {scale:.3g}", (q, *tables), p)
 
 
-def reduce(name: str, operator: str, profile: str) -> Iterator[Case]:
-    slug = f"litert-{operator.lower()}"
+def reduce(name: str, operator: str, profile: str, t: IntType = int8) -> Iterator[Case]:
+    slug = f"litert-{operator.lower()}-{t}"
     drawn, ratios = _logarithmic(slug, 1e-3, 1, 44), _uniform(f"{slug} r", 0.2, 2, 44)
     for index in range(44):
         n = (1, 2, 3, 7, 8, 64, 77, 384, 6, 1024, 1000)[index % 11]
@@ -246,10 +252,11 @@ def reduce(name: str, operator: str, profile: str) -> Iterator[Case]:
         if index % 3 == 0:
             ratio, most = 2.0 ** (index % 5 - 2), 2.0 ** round(np.log2(most))
         m = 3600 if n < 100 else 240
-        x = _values(f"{slug} x {index}", int8, m, n).copy()
+        x = _values(f"{slug} x {index}", t, m, n).copy()
         x[: m // 4] = np.where(x[: m // 4] < 0, ~x[: m // 4], x[: m // 4])  # of one sign
         x[m // 4 : m // 2] //= 8
         points = {"a_zero_point": _zero_point(index) // (1 + index % 4), "zero_point": _zero_point(index, 53)}
+        points = points if t == int8 else dict.fromkeys(points, 0)
         # so that the adapter finds the scales again, that of the result is 1
         scale = float(np.float32(1 / (ratio * most)))
         p: Any
@@ -259,7 +266,9 @@ def reduce(name: str, operator: str, profile: str) -> Iterator[Case]:
             else:
                 p = float32_bias.Params.of_litert(scale, 1.0, n, **points)
         elif operator == "MEAN":
-            p = mean_tflite.Params.from_scales(drawn[index], float(np.float32(drawn[index] * ratio)), **points)
+            p = mean_tflite.Params.from_scales(
+                drawn[index], float(np.float32(drawn[index] * ratio)), x=t, dtype=t, **points
+            )
         else:
             # as unsigned bytes the terms are positive, and so is what a zero point in the middle leaves
             x = x.view(np.uint8)

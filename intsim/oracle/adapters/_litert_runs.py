@@ -135,8 +135,7 @@ def _check_reach(case: Case, wide: bool) -> None:
 def binary(case: Case, profile: str, run: Run) -> Array:
     p, name = case.params, case.op.name
     operator = {"add": "ADD", "mul": "MUL"}[case.op.family]
-    if name == "mul.squared_difference":
-        operator = "SQUARED_DIFFERENCE"
+    operator = {"mul.squared_difference": "SQUARED_DIFFERENCE", "add.rescaled_difference": "SUB"}.get(name, operator)
     if not p.a == p.b == p.dtype or p.dtype not in (int8, int16):
         raise Unsupported(f"{operator} has int8 or int16 throughout, not {p.a}, {p.b}, {p.dtype}")
     zero_points = (p.a_zero_point, p.b_zero_point, p.zero_point)
@@ -147,7 +146,7 @@ def binary(case: Case, profile: str, run: Run) -> Array:
         made = p.a_multiplier / 2.0**p.shift, p.b_multiplier / 2.0**p.shift, 1.0
         if min(made[:2]) < add_xnnpack.SMALLEST or _other(add_xnnpack.Params, made, p):
             raise Unsupported("no scales give these multipliers: the larger has 21 bits")
-    elif name in ("add.rescaled", "add.shift_first"):
+    elif name in ("add.rescaled", "add.rescaled_difference", "add.shift_first"):
         if name == "add.shift_first":
             _check_vectors(case.a)
         made = scales.sides(p, scales.added(p.left_shift))
@@ -246,12 +245,12 @@ def softmax(case: Case, profile: str, run: Run) -> Array:
         found = _exponentials().get(case.table.tobytes())
         if found is None:
             raise Unsupported("a table of exponentials that none of the adapter's scales gives")
-        return models.softmax(case.q, scale=found[0], beta=found[1], result="int8", run=run)
+        return models.softmax(case.q, scale=found[0], beta=found[1], result=p.dtype.storage, run=run)
     if p.multiplier <= 1 << p.shift:
         raise Unsupported("LiteRT takes scale * beta above 2**-26")
     capped = (p.multiplier, p.shift) == (2**31 - 1, 0)
     scale, beta = (64.0, 1.0) if capped else scales.product(p.multiplier, p.shift, 2.0**-26)
-    return models.softmax(case.q, scale=scale, beta=beta, result="int8", run=run)
+    return models.softmax(case.q, scale=scale, beta=beta, result=p.dtype.storage, run=run)
 
 
 def reduce(case: Case, profile: str, run: Run) -> Array:
@@ -267,7 +266,7 @@ def reduce(case: Case, profile: str, run: Run) -> Array:
         raise Unsupported("SUM with equal scales and zero points is another kernel")
     unsigned = p.x == uint8  # what the reference SUM makes of int8
     named: dict[str, Any] = {"scales": made, "zero_points": zero_points}
-    got = models.reduction("MEAN" if mean else "SUM", case.x.view(np.int8), **named, run=run)
+    got = models.reduction("MEAN" if mean else "SUM", case.x.view(np.int8) if unsigned else case.x, **named, run=run)
     return got.view(np.uint8) if unsigned else got
 
 
@@ -367,6 +366,7 @@ RUNS: Mapping[str, Callable[[Case, str, Run], Array]] = {
     **dict.fromkeys(
         (
             "add.rescaled",
+            "add.rescaled_difference",
             "add.shift_first",
             "add.xnnpack",
             "mul.rescaled",
