@@ -264,7 +264,7 @@ def test_a_fused_multiply_add_rounds_once(a: int, b: np.float32, c: np.float32, 
 
 @given(normal32, normal32)
 def test_float32_sums_with_signs(a: np.float32, b: np.float32) -> None:
-    m, e = ieee.add_signed32(*_signed(a), *_signed(b))
+    m, e = ieee.sum_signed32(*_signed(a), *_signed(b))
     assert Fraction(int(m)) * Fraction(2) ** int(e) == _exactly(a + b)
 
 

@@ -121,7 +121,7 @@ def _sum(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
 
 
 @portable
-def add_signed32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+def sum_signed32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
     """The float32 sum of two numbers of up to 53 bits, with signs. Domain: no sum below 2**-126 but 0."""
     m, e = _sum(am, ae, bm, be)
     return _round_to(m, e, 24)
@@ -130,7 +130,7 @@ def add_signed32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
 @portable
 def fused_multiply_add32(am: Int, ae: Int, bm: Int, be: Int, cm: Int, ce: Int) -> tuple[Int, Int]:
     """f32(a * b + c), rounded once; all m have signs and 24 bits. Domain: no sum below 2**-126 but 0."""
-    return add_signed32(am * bm, ae + be, cm, ce)
+    return sum_signed32(am * bm, ae + be, cm, ce)
 
 
 @portable

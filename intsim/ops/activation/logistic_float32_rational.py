@@ -24,7 +24,7 @@ from intsim.op import Elementwise, Op, Port
 from intsim.ops.activation._float32 import LEAST, MOST, ScaledParams, load, quantized, real, store
 from intsim.params import int_type, integer
 from intsim.registry import register
-from intsim.scalar.ieee import add_signed32, divide32, fused_multiply_add32, multiply32, pack32, unpack32
+from intsim.scalar.ieee import sum_signed32, divide32, fused_multiply_add32, multiply32, pack32, unpack32
 from intsim.spec import ieee
 
 # microsoft/onnxruntime onnxruntime/core/mlas/lib/logistic.cpp: the highest power first
@@ -92,7 +92,7 @@ def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     am, ae = unpack32(pack32(am, ae))
     bm, be = unpack32(pack32(bm, be))
     m, e = divide32(am, ae, bm, be)
-    m, e = add_signed32(sign * m, e, 1, -1)
+    m, e = sum_signed32(sign * m, e, 1, -1)
     return store(max(m, 0), e, p)
 
 

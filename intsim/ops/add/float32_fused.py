@@ -23,7 +23,7 @@ from intsim.numerics import IntType, Rounding, int8, uint8
 from intsim.op import Elementwise, Op, Port
 from intsim.params import Params as Base, int_type, integer
 from intsim.registry import register
-from intsim.scalar.ieee import add_signed32, fused_multiply_add32, multiply32, to_integer, unpack32
+from intsim.scalar.ieee import sum_signed32, fused_multiply_add32, multiply32, to_integer, unpack32
 from intsim.scalar.rounding import saturate
 from intsim.spec import ieee, rounding
 
@@ -68,7 +68,7 @@ def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     bm, be = unpack32(p.b_ratio_bits)
     m, e = multiply32(abs(p.b_zero_point), 0, bm, be)
     m, e = fused_multiply_add32(am, ae, p.a_zero_point, 0, -m if p.b_zero_point < 0 else m, e)
-    m, e = add_signed32(p.zero_point, 0, -m, e)
+    m, e = sum_signed32(p.zero_point, 0, -m, e)
     m, e = fused_multiply_add32(np.int64(x.b[i, j]), 0, bm, be, m, e)
     m, e = fused_multiply_add32(np.int64(x.a[i, j]), 0, am, ae, m, e)
     return saturate(to_integer(m, e, Rounding.TIES_TO_EVEN), p.dtype)

@@ -21,7 +21,7 @@ from intsim.numerics import float32, int32
 from intsim.op import Elementwise, Op, Port
 from intsim.params import Params as Base
 from intsim.registry import register
-from intsim.scalar.ieee import add_signed32, multiply32, pack32, round32, sign_of, unpack32, with_sign
+from intsim.scalar.ieee import sum_signed32, multiply32, pack32, round32, sign_of, unpack32, with_sign
 from intsim.spec import ieee
 
 
@@ -53,7 +53,7 @@ def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     bm, be = unpack32(bias)
     if m == 0 and bm == 0:
         return with_sign(0, max(sign, sign_of(bias)))
-    m, e = add_signed32(sign * m, e, sign_of(bias) * bm, be)
+    m, e = sum_signed32(sign * m, e, sign_of(bias) * bm, be)
     return with_sign(pack32(abs(m), e), m)
 
 

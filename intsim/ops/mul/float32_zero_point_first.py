@@ -22,7 +22,7 @@ from intsim.numerics import IntType, Rounding, int8, uint8
 from intsim.op import Elementwise, Op, Port
 from intsim.params import Params as Base, int_type, integer
 from intsim.registry import register
-from intsim.scalar.ieee import add_signed32, multiply32, to_integer, unpack32
+from intsim.scalar.ieee import sum_signed32, multiply32, to_integer, unpack32
 from intsim.scalar.rounding import saturate
 from intsim.spec import ieee, rounding
 
@@ -59,7 +59,7 @@ def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     whole = (np.int64(x.a[i, j]) - p.a_zero_point) * (np.int64(x.b[i, j]) - p.b_zero_point)  # 16 bits
     bm, be = unpack32(p.multiplier_bits)
     m, e = multiply32(abs(whole), 0, bm, be)
-    m, e = add_signed32(-m if whole < 0 else m, e, p.zero_point, 0)
+    m, e = sum_signed32(-m if whole < 0 else m, e, p.zero_point, 0)
     return saturate(to_integer(m, e, Rounding.TIES_TO_EVEN), p.dtype)
 
 
