@@ -18,7 +18,7 @@ from intsim.ops.activation import _float32, logistic_float32_rational as logisti
 from intsim.ops.matmul import int16_pairs_saturating, integer
 from intsim.ops.quantize import affine, affine_through_int32, dynamic_asymmetric
 from intsim.ops.requantize import float32_ties_even
-from intsim.ops.softmax import float32_levels
+from intsim.ops.softmax import float32_whole_levels
 from intsim.oracle import cases
 from intsim.oracle.adapter import Unsupported, load
 from intsim.oracle.adapters import _onnx_nodes as nodes, _onnxruntime_session as session
@@ -260,17 +260,17 @@ def softmax_without_floor(q: Any, table: Any, stop: Any, p: Any) -> Any:
 
 
 def softmax_from_the_end(q: Any, table: Any, stop: Any, p: Any) -> Any:
-    return float32_levels.spec(q[:, ::-1], table, stop, p)[:, ::-1]
+    return float32_whole_levels.spec(q[:, ::-1], table, stop, p)[:, ::-1]
 
 
 @pytest.mark.parametrize(("spec", "where"), [(softmax_without_floor, "000-columns-"), (softmax_from_the_end, "-ulps-")])
 def test_another_softmax_is_found(spec: Callable[..., Any], where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert found_with("softmax.float32_levels", spec, where, monkeypatch) > 0
+    assert found_with("softmax.float32_whole_levels", spec, where, monkeypatch) > 0
 
 
 def test_the_float32_logarithm_of_the_softmax_table_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a float64 logarithm the table's entries differ by a common factor: a few totals round otherwise."""
-    listed = list(served(Backend(), "softmax.float32_levels", "ort-uint8-equal"))
+    listed = list(served(Backend(), "softmax.float32_whole_levels", "ort-uint8-equal"))
     assert sum(differing(got, case.wanted) for case, got in listed) == 0
     largest = np.finfo(np.float32).max
     found = 0
@@ -339,11 +339,15 @@ def test_what_onnx_cannot_say_is_unsupported() -> None:
         "vector code": (affine_through_int32.OP, (x, one), affine_through_int32.Params()),
         "a scale of 0": (dynamic_asymmetric.OP, (x * np.float32(1e-45),), dynamic_asymmetric.Params()),
         "sees every column": (
-            float32_levels.OP,
-            (a, float32_levels.table(0.1, 3), np.array([1, 2], np.int32)),
-            float32_levels.Params(x_scale=0.1),
+            float32_whole_levels.OP,
+            (a, float32_whole_levels.table(0.1, 3), np.array([1, 2], np.int32)),
+            float32_whole_levels.Params(x_scale=0.1),
         ),
-        "fills its table": (float32_levels.OP, (a, float32_levels.table(0.2, 3)), float32_levels.Params(x_scale=0.1)),
+        "fills its table": (
+            float32_whole_levels.OP,
+            (a, float32_whole_levels.table(0.2, 3)),
+            float32_whole_levels.Params(x_scale=0.1),
+        ),
     }
     for reason, (op, arrays, p) in refused.items():
         with pytest.raises(Unsupported, match=reason):

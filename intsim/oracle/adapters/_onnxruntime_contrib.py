@@ -14,7 +14,7 @@ import numpy as np
 from intsim.binding import Array
 from intsim.numerics import int8, int32, uint8
 from intsim.ops.quantize.dynamic_asymmetric_unguarded import ONE
-from intsim.ops.softmax import float32_levels
+from intsim.ops.softmax import float32_whole_levels
 from intsim.oracle.adapter import Capability, Unsupported
 from intsim.oracle.adapters import _onnxruntime_contrib_cases as own
 from intsim.oracle.adapters._onnx_nodes import MICROSOFT, Nodes, Operand, check_fits
@@ -43,7 +43,7 @@ def capabilities() -> list[Capability]:
             Capability("activation.leaky_relu_float32", two, 20, 40, partial(own.leaky_relu, t), "QLinearLeakyRelu"),
             Capability("activation.logistic_float32_rational", two, 20, 40, partial(own.logistic, t), "QLinearSigmoid"),
             Capability(
-                "softmax.float32_levels",
+                "softmax.float32_whole_levels",
                 {"q": (t,), "dtype": (t,)},
                 0,
                 40,
@@ -127,7 +127,7 @@ def _softmax(nodes: Nodes, case: Case) -> Array:
         raise Unsupported(f"QLinearSoftmax has one type, not {p.q} and {p.dtype}")
     if (case.stop != columns).any():
         raise Unsupported("QLinearSoftmax sees every column")
-    if not p.x_scale > 0 or (case.table != float32_levels.table(p.x_scale, columns)).any():
+    if not p.x_scale > 0 or (case.table != float32_whole_levels.table(p.x_scale, columns)).any():
         raise Unsupported("QLinearSoftmax fills its table from the scale of its input")
     # the smallest scale with these levels, nearly 1 / (levels + 1): that 1 / scale is rounded down tells most there
     scale = np.float32(1) / np.float32(p.levels + 1)
@@ -222,7 +222,7 @@ NODES: Mapping[str, Callable[[Nodes, Case], Any]] = {
     "mul.float32_zero_point_first": _mul,
     "activation.leaky_relu_float32": partial(_activation, "QLinearLeakyRelu"),
     "activation.logistic_float32_rational": partial(_activation, "QLinearSigmoid"),
-    "softmax.float32_levels": _softmax,
+    "softmax.float32_whole_levels": _softmax,
     "linear.float32_ties_even": _gemm,
     "linear.float32_result": _real_result,
     "linear.dynamic_asymmetric": _dynamic,

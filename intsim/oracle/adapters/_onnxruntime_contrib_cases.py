@@ -17,7 +17,7 @@ from intsim.ops.matmul import integer as product, row_zero_points
 from intsim.ops.mul import float32_zero_point_first
 from intsim.ops.quantize import dynamic_asymmetric_unguarded
 from intsim.ops.requantize import float32_ties_even as result
-from intsim.ops.softmax import float32_levels
+from intsim.ops.softmax import float32_whole_levels
 from intsim.oracle.adapters._onnxruntime_cases import floats, letters, pseudorandom
 from intsim.oracle.cases import Case, make
 
@@ -114,25 +114,25 @@ def logistic(t: IntType) -> Iterator[Case]:
 
 
 def softmax(t: IntType) -> Iterator[Case]:
-    op = float32_levels.OP
+    op = float32_whole_levels.OP
     for columns, rows in ((1, 3), (2, 300), (7, 200), (64, 100), (197, 90), (1000, 20)):
         for index, x in enumerate((0.003, 0.1, 0.7, 2.5)):
             for scale, zero_point in ((1 / 256, t.qmin), (0.0039, t.qmin + 3), (1 / 1000, t.qmin + 77)):
-                p = float32_levels.Params.from_scales(x, scale, q=t, dtype=t, zero_point=zero_point)
+                p = float32_whole_levels.Params.from_scales(x, scale, q=t, dtype=t, zero_point=zero_point)
                 q = pseudorandom(f"softmax {t} {columns} {index}", rows, columns).view(t.storage)
-                arrays = (q, float32_levels.table(x, columns))
+                arrays = (q, float32_whole_levels.table(x, columns))
                 slug = f"ort-{t}-{columns}-columns-{x}-{p.levels}"
                 yield make(op, slug, "pseudorandom rows: from nearly equal to one alone", arrays, p)
     for columns in range(2, 62, 4):  # equal columns: levels / columns is a tie, and the rounding of the total tells
         for levels in (columns // 2, columns // 2 * 3, columns // 2 * 5, columns // 2 * 7):
-            p = float32_levels.Params(levels, t.qmin, t, t, float(np.float32(0.02)))
+            p = float32_whole_levels.Params(levels, t.qmin, t, t, float(np.float32(0.02)))
             q = np.zeros((2, columns), t.storage)
             why = "equal columns: exact ties, but for the rounding of the total"
-            yield make(op, f"ort-{t}-equal-{columns}-{levels}", why, (q, float32_levels.table(0.02, columns)), p)
-            p = float32_levels.Params(levels, t.qmin, t, t, float(np.float32(1e-7)))
+            yield make(op, f"ort-{t}-equal-{columns}-{levels}", why, (q, float32_whole_levels.table(0.02, columns)), p)
+            p = float32_whole_levels.Params(levels, t.qmin, t, t, float(np.float32(1e-7)))
             q = pseudorandom(f"softmax {t} {columns} {levels}", 40, columns).view(t.storage)
             why = "exponentials some ulps apart: ties that the order of the sum decides"
-            yield make(op, f"ort-{t}-ulps-{columns}-{levels}", why, (q, float32_levels.table(1e-7, columns)), p)
+            yield make(op, f"ort-{t}-ulps-{columns}-{levels}", why, (q, float32_whole_levels.table(1e-7, columns)), p)
 
 
 def gemm(a: IntType, b: IntType, y: IntType) -> Iterator[Case]:

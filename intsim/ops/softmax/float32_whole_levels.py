@@ -9,7 +9,8 @@ A total of 0 or infinity gives the zero point. So does an infinite e * levels wh
 and saturate(wrap32(zero_point - 2**31)) where it is int8: ONNX Runtime converts it to an integer first,
 on x86. Its headroom lets that happen in rows of fewer than levels / 148 columns: one column alone gives 0.
 
-Differs from its siblings, which hold integers only; the result depends on the order of the columns.
+Differs from its siblings: a whole number of levels, and a float32 division for each column; the result
+depends on the order of the columns.
 Kernels compute the IEEE steps in integers.
 """
 
@@ -136,7 +137,7 @@ def examples() -> dict[str, Any]:
 
 OP = register(
     Op(
-        name="softmax.float32_levels",
+        name="softmax.float32_whole_levels",
         version=1,
         cites="microsoft/onnxruntime onnxruntime/contrib_ops/cpu/quantization/qlinear_softmax.cc",
         inputs=(
