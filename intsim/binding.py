@@ -124,6 +124,7 @@ def _loop(op: Op, arrays: Sequence[Array | None]) -> tuple[int, ...]:
 _FLOATS: dict[str, Callable[[Array], Array]] = {
     "not NaN": lambda a: ~np.isnan(a),
     "finite": np.isfinite,
+    "not negative": lambda a: (a >= 0) & np.isfinite(a),
     "positive": lambda a: (a > 0) & np.isfinite(a),
 }
 

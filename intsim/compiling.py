@@ -48,11 +48,15 @@ def kernel(function: F, name: str) -> F:
     return compiled
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels lie: $INTSIM_CACHE_DIR, else the user's cache folder."""
+def cache_root() -> Path:
+    """Where everything lies that is made once and kept: $INTSIM_CACHE_DIR, else the user's cache folder."""
     chosen = os.environ.get("INTSIM_CACHE_DIR")
-    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "intsim"
-    return base / f"kernels-{digest()[:16]}"
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "intsim"
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels lie."""
+    return cache_root() / f"kernels-{digest()[:16]}"
 
 
 @cache

@@ -116,6 +116,7 @@ class FloatType:
 
 NumberType = IntType | FloatType
 
+int2, uint2 = IntType(2), IntType(2, signed=False)
 int4, uint4 = IntType(4), IntType(4, signed=False)
 int8, uint8 = IntType(8), IntType(8, signed=False)
 int16, uint16 = IntType(16), IntType(16, signed=False)

@@ -25,7 +25,7 @@ class Port:
     below: elements lie in ``[0, below)`` where ``below`` is a dimension: an index into it.
     upto: elements lie in ``[1, upto]``: a length along it.
     low: elements are at least this (an int), where the type allows less.
-    numbers: what a float may be: "not NaN", "finite" or "positive" (and finite).
+    numbers: what a float may be: "not NaN", "finite", "not negative" or "positive" (and finite).
     packing: elements of 4 bits share a byte along the last axis.
     """
 

@@ -35,4 +35,4 @@ def fields_class(*names: str) -> Any:
 def __getattr__(name: str) -> Any:
     if not name.startswith(_PREFIX):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return fields_class(*name.removeprefix(_PREFIX).split("__"))
+    return fields_class(*filter(None, name.removeprefix(_PREFIX).split("__")))  # none: no fields

@@ -49,13 +49,19 @@ def get(name: str) -> Op:
             hint = f" Did you mean {', '.join(near)}?" if near else ""
             raise ValueError(f"no op is called {name!r}.{hint} All of them: intsim ops list")
         for home in _HOMES:
-            if importlib.util.find_spec(f"{home}.{plain.split('.')[0]}"):
+            if _there(home, plain):
                 importlib.import_module(f"{home}.{plain}")
                 break
     op = _OPS[plain]
     if version and int(version) != op.version:
         raise ValueError(f"{plain} is at version {op.version}; version {version} is not in this release")
     return op
+
+
+def _there(home: str, name: str) -> bool:
+    """Whether a variant lies under ``home``: a family may have some of its own arithmetic and some made of ops."""
+    family = importlib.util.find_spec(f"{home}.{name.split('.', maxsplit=1)[0]}")
+    return family is not None and importlib.util.find_spec(f"{home}.{name}") is not None
 
 
 def all_ops() -> tuple[Op, ...]:

@@ -40,5 +40,9 @@ def accuracy_calls(draw_one: Any, op: Op, longest: int = 5) -> Any:
     size = {}
     for d in op.dims:
         bounds = op.sizes.get(d)
-        size[d] = source.integer(max(bounds.low if bounds else 1, 1), longest)
+        if bounds is None or bounds.derived is None:
+            size[d] = source.integer(max(bounds.low if bounds else 1, 1), longest)
+    for d, bounds in op.sizes.items():
+        if bounds.derived is not None:
+            size[d] = bounds.derived(p, size)
     return draw.inputs(op, source, p, size, all_given=True), p

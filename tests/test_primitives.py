@@ -211,17 +211,17 @@ def _exact32(value: Fraction) -> int:
     return sign | (high if twice > 0 or (twice == 0 and low % 2) else low)
 
 
-near = st.integers(-(2**24), 2**24).map(lambda v: v / 2**12)
-summands = st.one_of(near, st.floats(-(2.0**60), 2.0**60, width=32), st.floats(-(2.0**-100), 2.0**-100, width=32))
+quarters = st.integers(-(2**24), 2**24).map(lambda v: v / 2**12)
+summands = st.one_of(quarters, st.floats(-(2.0**60), 2.0**60, width=32), st.floats(-(2.0**-100), 2.0**-100, width=32))
 
 
 @given(summands, summands, st.one_of(st.integers(-(2**17), 2**17).map(float), st.just(0.0), summands))
 @example(2.0**-10, 2.0**-10, 0.0)
-def test_a_fused_multiply_add_rounds_once(a: float, b: float, c: float) -> None:
+def test_a_fused_multiply_add_of_any_size_rounds_once(a: float, b: float, c: float) -> None:
     x, y, z = np.float32(a), np.float32(b), np.float32(c)
     exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
     wanted = _exact32(exact) & 0x7FFF_FFFF
-    got = spec_ieee.fused_multiply_add(x, y, z)
+    got = spec_ieee.fused_multiply_add32(x, y, z)
     assert int(np.abs(got).view(np.uint32)) == wanted
     assert not (got < 0) or exact < 0
     (am, ae), (bm, be), (cm, ce) = (_pair(int(v.view(np.int32))) for v in (x, y, z))
@@ -237,15 +237,52 @@ def test_a_fused_multiply_add_rounds_once(a: float, b: float, c: float) -> None:
 def test_a_product_beside_a_tie_of_the_sum_is_seen(sign: int) -> None:
     """1 + 2**-24 is a tie of float32; a product below 2**-52 of it must still decide."""
     for tail, last in ((2.0**-70, 1), (0.0, 0), (-(2.0**-70), 0)):
-        got = spec_ieee.fused_multiply_add(np.float32(1), np.float32(sign), np.float32(sign * 2.0**-24))
+        got = spec_ieee.fused_multiply_add32(np.float32(1), np.float32(sign), np.float32(sign * 2.0**-24))
         assert int(np.abs(got).view(np.uint32)) == 0x3F80_0000
         x, y = np.float32(sign * (1 + 2.0**-12)), np.float32(1 + 2.0**-12)  # 1 + 2**-11 + 2**-24: a tie
-        got = spec_ieee.fused_multiply_add(x, y, np.float32(sign * tail))
+        got = spec_ieee.fused_multiply_add32(x, y, np.float32(sign * tail))
         assert int(np.abs(got).view(np.uint32)) == 0x3F80_1000 + last
         product = sign * (2**12 + 1) ** 2
         tails = int(tail * 2.0**70) * sign
         m, e = ieee.sum32(np.int64(product), np.int64(-24), np.int64(tails), np.int64(-70))
         assert int(ieee.pack32(abs(m), e)) == 0x3F80_1000 + last
+
+
+near = st.tuples(floats32, st.integers(-70 << 23, 70 << 23)).map(
+    lambda t: (t[0], min(max(t[0] + t[1], 0), 0x7F7F_FFFF))
+)
+
+
+@given(st.one_of(st.tuples(floats32, floats32), near), st.sampled_from((1, -1)), st.sampled_from((1, -1)))
+def test_signed_float32_sums_are_those_of_the_machine(bits: tuple[int, int], one: int, other: int) -> None:
+    (am, ae), (bm, be) = map(_pair, bits)
+    m, e = ieee.add_signed32(np.int64(one * am), ae, np.int64(other * bm), be)
+    with np.errstate(all="ignore"):
+        wanted = np.float32(one) * _value(bits[0]) + np.float32(other) * _value(bits[1])
+    got = ieee.with_sign(int(ieee.pack32(abs(m), e)), int(m))
+    assert got == int((wanted + np.float32(0)).view(np.int32))
+
+
+# a has steps of 2**60; b is half a step and a little more, which must not be lost
+beside_ties = st.tuples(st.integers(2**52, 2**53 - 1), st.integers(7, 58)).map(
+    lambda t: (float(t[0] << 60), float((1 << 59) + (1 << t[1])))
+)
+
+
+@given(st.one_of(st.tuples(st.floats(2.0**-200, 2.0**200), st.floats(2.0**-200, 2.0**200)), beside_ties))
+def test_float64_sums_and_quotients_are_those_of_the_machine(pair: tuple[float, float]) -> None:
+    a, b = pair
+    (am, ae), (bm, be) = (math.frexp(v) for v in (a, b))
+    one, other = (np.int64(am * 2**53), ae - 53), (np.int64(bm * 2**53), be - 53)
+    for got, wanted in ((ieee.add64(*one, *other), a + b), (ieee.divide64(*one, *other), a / b)):
+        assert int(got[0]).bit_length() == 53
+        assert Fraction(int(got[0])) * Fraction(2) ** int(got[1]) == Fraction(wanted)
+
+
+@given(st.integers(0, 2**62 - 1))
+def test_integers_become_float64_as_on_the_machine(x: int) -> None:
+    m, e = ieee.normal64(np.int64(x), 0)
+    assert Fraction(int(m)) * Fraction(2) ** int(e) == Fraction(float(x))
 
 
 @given(st.integers(0, 2**53 - 1))
@@ -296,3 +333,71 @@ def test_integer_times_float64(x: int, y: float) -> None:
 @given(st.integers(-(2**62), 2**62))
 def test_integers_held_by_float64(x: int) -> None:
     assert int(ieee.round53(np.int64(x))) == int(float(x))
+
+
+normal32 = st.floats(2.0**-40, 2.0**40, width=32).flatmap(lambda v: st.sampled_from([np.float32(v), np.float32(-v)]))
+
+
+def _signed(x: np.float32) -> tuple[Any, Any]:
+    m, e = _pair(int(x.view(np.int32)))
+    return (-m if x < 0 else m), e
+
+
+def _exactly(x: Any) -> Fraction:
+    return Fraction(float(x))
+
+
+@given(st.integers(-(2**16), 2**16), normal32, normal32, st.booleans())
+def test_a_fused_multiply_add_rounds_once(a: int, b: np.float32, c: np.float32, cancels: bool) -> None:
+    if cancels:
+        c = np.float32(-b * np.float32(a)) * np.float32(1 + 2.0**-20)
+    x = np.float32(a)
+    exact = _exactly(x) * _exactly(b) + _exactly(c)
+    got = spec_ieee.fused_multiply_add32(x, b, c)
+    assert _exactly(got) == _nearest(exact, 24)
+    m, e = ieee.fused_multiply_add32(*_signed(x), *_signed(b), *_signed(c))
+    assert Fraction(int(m)) * Fraction(2) ** int(e) == _exactly(got)
+
+
+@given(normal32, normal32)
+def test_float32_sums_with_signs(a: np.float32, b: np.float32) -> None:
+    m, e = ieee.add_signed32(*_signed(a), *_signed(b))
+    assert Fraction(int(m)) * Fraction(2) ** int(e) == _exactly(a + b)
+
+
+@given(st.integers(-(2**53), 2**53), st.integers(-105, 0), st.integers(-(2**31), 2**31))
+def test_float64_sums_with_signs(m: int, e: int, z: int) -> None:
+    got, at = ieee.add_signed64(np.int64(m), np.int64(e), np.int64(z), 0)
+    assert Fraction(int(got)) * Fraction(2) ** int(at) == _exactly(np.float64(m) * np.float64(2.0**e) + np.float64(z))
+
+
+# a * b = 2**30 + 1 and 2**36 + 1: just above half a unit of the sum, by less than a float64 or 60 bits hold
+@pytest.mark.parametrize(("a", "b", "shift"), [(13325, 80581, 31), (7361, 9335617, 37)])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 2**22, 2**23 - 1])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_lies_just_beside_a_tie_is_no_tie(a: int, b: int, shift: int, n: int, sign: int) -> None:
+    c = np.float32((2**23 + n) * 2.0**shift)
+    want = _nearest(Fraction(sign * a * b) + _exactly(c), 24)
+    assert _exactly(spec_ieee.fused_multiply_add32(np.float32(sign * a), np.float32(b), c)) == want
+    m, e = ieee.fused_multiply_add32(sign * a, 0, b, 0, *_signed(c))
+    assert Fraction(int(m)) * Fraction(2) ** int(e) == want
+
+
+@pytest.mark.parametrize("z", [2**30, 2**30 + 1, -(2**30), -(2**30) - 1])
+@pytest.mark.parametrize("m", [2**52 + 1, 2**52, 2**52 - 1, -(2**52) - 1, -(2**52), 1 - 2**52])
+def test_what_lies_just_beside_a_tie_of_float64_is_no_tie(z: int, m: int) -> None:
+    got, at = ieee.add_signed64(np.int64(m), -75, np.int64(z), 0)
+    assert Fraction(int(got)) * Fraction(2) ** int(at) == _exactly(np.float64(m) * 2.0**-75 + np.float64(z))
+
+
+def _nearest(x: Fraction, bits: int) -> Fraction:
+    """``x`` to so many bits, ties to even."""
+    if x == 0:
+        return x
+    e = math.frexp(float(x))[1]
+    unit = Fraction(2) ** (e - bits)
+    while abs(x) / unit >= 2**bits:
+        unit *= 2
+    while abs(x) / unit < 2 ** (bits - 1):
+        unit /= 2
+    return round(x / unit) * unit

@@ -18,6 +18,8 @@ SHOWN = 5  # failures in full
 @click.command()
 @click.argument("backend")
 @click.option("--profile", metavar="NAME", help="Which of a system's kernels (see intsim profiles).")
+@click.option("--python", metavar="PATH", help="The Python that holds a system which needs an environment of its own.")
+@click.option("--install", is_flag=True, help="First make that environment in the cache folder, once (pip, network).")
 @click.option("--op", "ops", multiple=True, metavar="NAME", help="Only this op or family (repeatable).")
 @click.option("--case", metavar="ID", help="Only the case with this id, as a report names it.")
 @click.option("--seed", default="intsim", show_default=True, help="Seed of the pseudorandom cases.")
@@ -34,6 +36,8 @@ SHOWN = 5  # failures in full
 def check(
     backend: str,
     profile: str | None,
+    python: str | None,
+    install: bool,
     ops: tuple[str, ...],
     case: str | None,
     seed: str,
@@ -44,9 +48,10 @@ def check(
 ) -> None:
     """Judge BACKEND against the spec and the golden outputs, bit for bit.
 
-    BACKEND is cpu, cuda, reference, a published system (intsim profiles lists them), a C library c:LIBRARY.so,
-    a file FILE.py:NAME or a module package.module:NAME. NAME is a function decorated with
-    @intsim.adapter("op", ...); libraries, files and modules run in a process of their own.
+    BACKEND is cpu, cuda, reference, a published system (intsim profiles lists them), one that is a source
+    checkout SYSTEM:FOLDER, a C library c:LIBRARY.so, a program stdio:COMMAND, a file FILE.py:NAME or a module
+    package.module:NAME. NAME is a function decorated with @intsim.adapter("op", ...); checkouts, libraries,
+    programs, files and modules run in a process of their own.
 
     \b
     Exit codes: 0 conforms, 1 mismatch, 2 usage, 3 the backend raised, crashed or timed out,
@@ -59,7 +64,9 @@ def check(
     _known(ops, case)
     if record is not None and (ops or case):
         raise click.UsageError("--record takes a whole check: leave out --op and --case")
-    adapter, runner = _load(backend, profile, None if in_process else timeout)
+    if install:
+        _install(backend, python)
+    adapter, runner = _load(backend, profile, None if in_process else timeout, python)
     versions = "  ".join(f"{name} {version}" for name, version in adapter.versions().items())
     click.echo(f"intsim {__version__}  {adapter.name}  {versions}  python {sys.version.split()[0]}  seed {seed!r}\n")
     if backend == "cpu" and not case:
@@ -99,22 +106,51 @@ def check(
     sys.exit(result.exit_code)
 
 
-def _load(backend: str, profile: str | None, timeout: float | None) -> tuple[Adapter, Isolated | None]:
+def _install(backend: str, python: str | None) -> None:
+    """Makes the environment of a system that needs one of its own."""
+    from intsim.oracle import environments, judge
+    from intsim.oracle.adapter import system, systems
+
+    requirement = system(backend).requirement if backend in systems() else ""
+    if not requirement:
+        raise click.UsageError(f"{backend} runs in no environment of its own: there is nothing to install")
+    if python is not None:
+        raise click.UsageError("--python names a Python that has the packages, --install makes one: give one of them")
+    try:
+        environments.install(requirement)
+    except environments.InstallFailed as failed:
+        click.echo(f"{backend} could not be installed: {failed}", err=True)
+        sys.exit(judge.USAGE)
+
+
+def _load(
+    backend: str, profile: str | None, timeout: float | None, python: str | None
+) -> tuple[Adapter, Isolated | None]:
     """The adapter, and the process of its own that a kernel of unknown origin gets where there is a ``timeout``."""
     from intsim.oracle import judge
-    from intsim.oracle.adapter import BUILT_IN, load, systems
+    from intsim.oracle.adapter import BUILT_IN, PROGRAM, load, systems
+    from intsim.oracle.program import Program
+    from intsim.oracle.protocol import WorkerFailed
     from intsim.oracle.runner import ChildFailed, Isolated
 
     runner = None
     try:
-        if timeout is not None and backend not in (*BUILT_IN, *systems()):
+        apart = backend.startswith(PROGRAM) or backend in (*BUILT_IN, *systems())
+        if timeout is not None and not apart:
             runner = Isolated(backend, timeout, profile)  # before it is loaded here: its import may crash too
-        return load(backend, profile), runner
+        adapter = load(backend, profile, python)
+        if isinstance(adapter, Program) and timeout is not None:
+            adapter.timeout = timeout
+        adapter.versions()  # a worker that cannot start says so here
+        return adapter, runner
     except ChildFailed as failed:
         click.echo(f"{backend} could not be loaded: {failed}", err=True)
         sys.exit(judge.FAILED_TO_RUN if failed.timed_out or "Error" not in str(failed) else judge.USAGE)
     except (ValueError, ImportError) as wrong:
         raise click.UsageError(str(wrong)) from None
+    except WorkerFailed as failed:
+        click.echo(f"{backend} could not be started: {failed}", err=True)
+        sys.exit(judge.FAILED_TO_RUN)
 
 
 def _compile(ops: tuple[str, ...]) -> None:

@@ -64,18 +64,19 @@ def profiles(ctx: click.Context, chosen: tuple[str, ...], markdown: bool, as_jso
 def measure(names: tuple[str, ...], file: Path | None) -> None:
     """Compare every profile of the SYSTEMs (default: of all that install as packages), each in its own process.
 
-    A C library is measured where it is: intsim check c:LIBRARY.so --profile P --record FILE.
+    A source checkout is measured where it is: intsim profiles measure ivit:FOLDER. So is a C library:
+    intsim check c:LIBRARY.so --profile P --record FILE.
     """
     from intsim.oracle import evidence
-    from intsim.oracle.adapter import system, systems
+    from intsim.oracle.adapter import published, system, systems
 
     for name in names:
-        if name not in systems():
+        if published(name) not in systems():
             raise click.UsageError(f"there is no system {name!r}; there are {', '.join(systems())}")
     file = evidence.path() if file is None else file
     failed = []
-    for name in names or [n for n in systems() if system(n).runs != "C library"]:
-        for profile in system(name).profiles or ("",):
+    for name in names or [n for n in systems() if system(n).runs not in {"C library", "source checkout"}]:
+        for profile in system(published(name)).profiles or ("",):
             command = [sys.executable, "-m", "intsim", "check", name, "--record", str(file)]
             command += ["--profile", profile] if profile else []
             if subprocess.run(command, check=False).returncode:

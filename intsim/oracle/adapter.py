@@ -94,10 +94,12 @@ def adapter(*ops: str | Capability, name: str | None = None) -> Callable[[Callab
 class System:
     """A published implementation that intsim reproduces: what its adapter module states as ``SYSTEM``.
 
-    title: as its makers write it. runs: "wheel", "isolated environment" or "C library".
+    title: as its makers write it. runs: "wheel", "isolated environment", "C library" or "source checkout".
     needs: the command that installs it. source: where the code that was read is (repository and path).
+    requirement: what its isolated environment holds, as pip writes it ("name==version").
     profiles: its kernels that differ in bits, by name, each with a sentence; the first is the default.
     left: operators that no variant states, each with the reason.
+    by_processor: rows that only some processors make.
     """
 
     title: str
@@ -106,9 +108,12 @@ class System:
     source: str
     profiles: Mapping[str, str] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
+    requirement: str = ""
+    by_processor: tuple[str, ...] = ()
 
 
 BUILT_IN = ("cpu", "cuda", "reference")
+PROGRAM = "stdio:"
 _C_LIBRARY = "c:"
 
 
@@ -126,28 +131,53 @@ def system(name: str) -> System:
     return stated
 
 
-def load(target: str, profile: str | None = None) -> Adapter:
+def checkouts() -> tuple[str, ...]:
+    """Those of ``systems`` that are no package: their code is judged in a checkout, named "SYSTEM:FOLDER"."""
+    return tuple(name for name in systems() if system(name).runs == "source checkout")
+
+
+def published(target: str) -> str:
+    """The name of the system that ``target`` stands for; ``target`` itself where it is none."""
+    if target.startswith(_C_LIBRARY):
+        return "c_library"
+    name = target.partition(":")[0]
+    return name if name in checkouts() else target
+
+
+def load(target: str, profile: str | None = None, python: str | None = None) -> Adapter:
     """The adapter that a command line names.
 
-    target: a built-in backend, a third-party system, "c:LIBRARY.so", "FILE.py:NAME" or "package.module:NAME".
-    profile: which of a system's kernels; None for its first. Raises ValueError where the file, module,
-    name or profile does not exist or is no adapter.
+    target: a built-in backend, a third-party system, "c:LIBRARY.so", "SYSTEM:FOLDER" for one that is a source
+        checkout, "stdio:COMMAND", "FILE.py:NAME" or "package.module:NAME".
+    profile: which of a system's kernels; None for its first. python: the Python that holds a system which
+        runs in an isolated environment; None for the environment that intsim made. Raises ValueError where the
+        file, module, name, profile or environment does not exist or is no adapter.
     """
+    if python is not None and (target not in systems() or system(target).runs != "isolated environment"):
+        raise ValueError(f"{target} runs in no environment of its own: no Python can be chosen for it")
     if target.startswith(_C_LIBRARY):
         return _published("c_library", profile, library=target.removeprefix(_C_LIBRARY))
+    if published(target) in checkouts():
+        return _published(published(target), profile, folder=target.partition(":")[2])
     if target in systems() and target != "c_library":
-        return _published(target, profile)
+        return _published(target, profile, **({} if python is None else {"python": python}))
     if profile is not None:
         raise ValueError(f"{target} has no profiles")
     if target in BUILT_IN:
         from intsim.oracle.adapters.builtin import Builtin
 
         return Builtin(target)
+    if target.startswith(PROGRAM):
+        from intsim.oracle.program import Program
+
+        return Program(target.removeprefix(PROGRAM))
     where, _, name = target.rpartition(":")
     if not where:
-        known = ", ".join([*BUILT_IN, *(n for n in systems() if n != "c_library")])
+        known = ", ".join([*BUILT_IN, *(n for n in systems() if n not in {"c_library", *checkouts()})])
+        placed = ", ".join(f"{n}:FOLDER" for n in checkouts())
         raise ValueError(
-            f"{target!r} is no backend: give one of {known}, c:LIBRARY.so, FILE.py:NAME or package.module:NAME"
+            f"{target!r} is no backend: give one of {known}, c:LIBRARY.so, {placed}, stdio:COMMAND, FILE.py:NAME or "
+            "package.module:NAME"
         )
     made = getattr(_module(where), name, None)
     if made is None:

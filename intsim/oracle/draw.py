@@ -150,6 +150,8 @@ def _float_bits(source: Source, numbers: str, corner: bool) -> int:
     if numbers == "positive" and not (np.isfinite(value) and value > 0):
         # any mantissa, an exponent between 2**-12 and 2**4
         return (source.integer(115, 131) << 23) + choose(source, (0, 1 << 22, source.integer(0, 2**23 - 1)))
-    if (numbers == "finite" and not np.isfinite(value)) or np.isnan(value):
-        return bits & 0x807F_FFFF | 0x3F80_0000  # the same mantissa, near 1
+    if (numbers in ("finite", "not negative") and not np.isfinite(value)) or np.isnan(value):
+        bits = bits & 0x807F_FFFF | 0x3F80_0000  # the same mantissa, near 1
+    if numbers == "not negative":
+        return bits & (2**31 - 1)
     return bits

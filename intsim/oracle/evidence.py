@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from intsim.oracle import golden
-from intsim.oracle.adapter import Capability, system, systems
+from intsim.oracle.adapter import Capability, published, system, systems
 from intsim.oracle.judge import Report
 
 FILE = "records/systems.json"  # in the folder of the golden outputs
@@ -49,7 +49,7 @@ class Line:
 
 def of(report: Report, target: str, profile: str | None) -> list[Line]:
     """The lines of a check of one system."""
-    name = "c_library" if target.startswith("c:") else target
+    name = published(target)
     if name not in systems():
         raise ValueError(f"{target} is no published system: there are {', '.join(systems())}")
     known = system(name).profiles

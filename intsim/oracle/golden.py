@@ -79,7 +79,8 @@ def _encode_array(a: Array, type_name: str) -> dict[str, Any]:
     return {"type": type_name, "shape": list(a.shape), "data": [_number(int(v)) for v in bits.reshape(-1)]}
 
 
-def _encode_params(p: Params) -> dict[str, Any]:
+def encode_params(p: Params) -> dict[str, Any]:
+    """The parameters as golden files write them: rules and types by name, rows of numbers as lists."""
     written: dict[str, Any] = {}
     for name, kind in kinds(p).items():
         value = getattr(p, name)
@@ -91,7 +92,7 @@ def _encode_params(p: Params) -> dict[str, Any]:
             case Choice():
                 written[name] = str(value) if isinstance(value, IntType) else value.name
             case Stage():
-                written[name] = _encode_params(value)
+                written[name] = encode_params(value)
     return written
 
 
@@ -130,7 +131,7 @@ def _encode_case(case: Case) -> dict[str, Any]:
         "comment": case.comment,
         "flags": _flags(case, outputs),
         "tells": told_apart(case),
-        "params": _encode_params(p),
+        "params": encode_params(p),
         "inputs": {
             port.name: _encode_array(a, _port_type(op, port, p)) for port, a in zip(op.inputs, case.inputs, strict=True)
         },

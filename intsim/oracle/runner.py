@@ -17,6 +17,7 @@ from intsim.binding import Array
 from intsim.oracle.adapter import Adapter, Unsupported, load
 from intsim.oracle.cases import Case
 from intsim.oracle.compare import Verdict, as_arrays, bits
+from intsim.oracle.protocol import WorkerFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ def call(adapter: Adapter, case: Case) -> Outcome:
         arrays = as_arrays(adapter.run(case))
     except Unsupported as reason:
         return Outcome(verdict=Verdict.UNSUPPORTED, text=str(reason))
+    except WorkerFailed as failed:
+        return Outcome(verdict=failed.verdict, text=str(failed))
     except Exception as error:  # whatever a backend raises is a verdict on it, not the end of the run
         where = traceback.extract_tb(error.__traceback__)[-1]
         return Outcome(

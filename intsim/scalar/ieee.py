@@ -104,24 +104,41 @@ def sum32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
 
 
 @portable
-def add_signed32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
-    """The float32 sum of two finite float32; here m has a sign, and at most 24 bits."""
+def normal64(m: Int, e: Int) -> tuple[Int, Int]:
+    """m * 2**e with m of 53 bits (or 0), ties to even: a float64 without its bounds. Domain: ``0 <= m < 2**62``."""
+    if m == 0:
+        return 0, 0
+    drop = bit_length(m) - 53
+    if drop <= 0:
+        return m << -drop, e + drop
+    m = shift_right(m, drop, Rounding.TIES_TO_EVEN)
+    return (2**52, e + drop + 1) if m == 2**53 else (m, e + drop)
+
+
+@portable
+def add64(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """The float64 sum of two magnitudes of ``normal64``."""
     if am == 0 or bm == 0:
         return (bm, be) if am == 0 else (am, ae)
-    if bit_length(abs(am)) + ae < bit_length(abs(bm)) + be:
+    if ae < be:
         am, ae, bm, be = bm, be, am, ae
-    lead = 24 - bit_length(abs(am))
-    am, ae = am << lead, ae - lead  # 24 bits
-    gap = ae - be
-    if gap > 50:  # b is below 2**-26 of a's last bit
-        return am, ae
-    if gap < 0:  # then b has trailing bits to spare: it is the smaller, and has a's last bit or a lower one
-        bm, be, gap = bm << -gap, ae, 0
-    total = (am << min(gap, 36)) + (bm >> max(gap - 36, 0))
-    if gap > 36 and bm & ((1 << (gap - 36)) - 1) != 0:
-        total |= 1  # the last bit stands for the rest
-    m, e = round32(abs(total), ae - min(gap, 36))
-    return (-m, e) if total < 0 else (m, e)
+    gap = min(ae - be, 62)
+    aligned = (bm << 8) >> gap
+    lost = (aligned << gap) != bm << 8
+    return normal64((am << 8) + (aligned | (1 if lost else 0)), ae - 8)
+
+
+@portable
+def divide64(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """The float64 quotient of two magnitudes of ``normal64``, the divisor not 0: long division by bits."""
+    quotient, rest = 0, am
+    for _ in range(56):
+        quotient <<= 1
+        if rest >= bm:
+            rest -= bm
+            quotient += 1
+        rest <<= 1
+    return normal64((quotient << 1) | (1 if rest > 0 else 0), ae - be - 56)
 
 
 @portable
@@ -132,6 +149,56 @@ def to_integer(m: Int, e: Int, rounding: Int) -> Int:
     if m != 0 and bit_length(abs(m)) + e > 62:
         return HUGE if m > 0 else -HUGE
     return m << min(e, 62)
+
+
+@portable
+def _round_to(m: Int, e: Int, bits: Int) -> tuple[Int, Int]:
+    """m * 2**e with at most ``bits`` bits, ties to even; m has a sign. Domain: ``|m| < 2**62``."""
+    drop = bit_length(abs(m)) - bits
+    if drop <= 0:
+        return m, e
+    return shift_right(m, drop, Rounding.TIES_TO_EVEN), e + drop
+
+
+@portable
+def _sum(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """The sum of am * 2**ae and bm * 2**be, which have signs, for rounding to 53 bits or fewer.
+
+    Exact, or of 59 bits or more whose last stands for the rest. Domain: ``|am|, |bm| <= 2**53``.
+    """
+    if am == 0 or bm == 0:
+        return (bm, be) if am == 0 else (am, ae)
+    if ae + bit_length(abs(am)) < be + bit_length(abs(bm)):
+        am, ae, bm, be = bm, be, am, ae
+    lift = 60 - bit_length(abs(am))
+    am, ae = am << lift, ae - lift
+    gap = be - ae
+    if gap >= 0:
+        return am + (bm << gap), ae  # below 2**61: bm reaches no higher than am
+    # Bits of bm are lost only where it lies below 2**53 here, and the sum keeps 59 bits of am.
+    low = bm >> min(-gap, 62)
+    rest = 1 if (low << min(-gap, 62)) != bm else 0
+    return (am + low) | rest, ae
+
+
+@portable
+def add_signed32(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """The float32 sum of two numbers of up to 53 bits, with signs. Domain: no sum below 2**-126 but 0."""
+    m, e = _sum(am, ae, bm, be)
+    return _round_to(m, e, 24)
+
+
+@portable
+def fused_multiply_add32(am: Int, ae: Int, bm: Int, be: Int, cm: Int, ce: Int) -> tuple[Int, Int]:
+    """f32(a * b + c), rounded once; all m have signs and 24 bits. Domain: no sum below 2**-126 but 0."""
+    return add_signed32(am * bm, ae + be, cm, ce)
+
+
+@portable
+def add_signed64(am: Int, ae: Int, bm: Int, be: Int) -> tuple[Int, Int]:
+    """The float64 sum of two float64 numbers with signs. Domain: as ``_sum``; no sum below 2**-1022 but 0."""
+    m, e = _sum(am, ae, bm, be)
+    return _round_to(m, e, 53)
 
 
 @portable
@@ -175,3 +242,9 @@ def round53(x: Int) -> Int:
     if drop <= 0:
         return x
     return shift_right(x, drop, Rounding.TIES_TO_EVEN) << drop
+
+
+@portable
+def dyadic_product(x: Int, multiplier: Int, shift: Int) -> Int:
+    """rint(f64(x) * f64(multiplier) / 2**shift). Domain: ``|x| <= 2**31``, ``0 <= multiplier < 2**31``: 62 bits."""
+    return shift_right(round53(x * multiplier), shift, Rounding.TIES_TO_EVEN)

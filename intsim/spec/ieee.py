@@ -39,7 +39,13 @@ def to_integer(x: Any, rounding: Rounding) -> Any:
     return (floor + round_up(x, floor, rest, 1.0, rounding)).astype(np.int64)
 
 
-def fused_multiply_add(a: Any, b: Any, c: Any) -> Any:
+def dyadic_product(x: Any, multiplier: Any, shift: Any) -> Any:
+    """rint(f64(x) * f64(multiplier) / 2**shift), as int64: two roundings, both ties to even."""
+    product = x.astype(np.float64) * multiplier.astype(np.float64)
+    return to_integer(product / 2.0 ** shift.astype(np.float64), Rounding.TIES_TO_EVEN)
+
+
+def fused_multiply_add32(a: Any, b: Any, c: Any) -> Any:
     """The float32 ``a * b + c``, rounded once; all three are values of float32."""
     with np.errstate(invalid="ignore"):  # what is infinite has no error
         product = np.asarray(a, np.float64) * np.asarray(b, np.float64)  # exact: 48 bits

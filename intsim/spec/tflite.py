@@ -7,6 +7,7 @@ tflite/kernels/internal/{quantization_util.cc,common.h} (multipliers, inverse sq
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,18 +46,19 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     return (multiplier, 31 - exponent) if exponent >= -31 else (0, 31)
 
 
-def product_scale(a: Any, b: Any, result: Any) -> Any:
+def product_scale(a: Any, b: Any, result: Any, *, single: bool = True) -> Any:
     """The real multiplier of a product, float64, as TFLite's kernels derive it from float32 scales: on the host.
 
-    With one scale of b, a * b is a product of float32; with one a row (an array), of float64. The
-    quotient is float64's. Raises ValueError where a scale is not positive and finite.
+    single: whether with one scale of b, a * b is a product of float32 (LiteRT, as the source says); in the
+    wheel of tflite-micro (0.dev20261023) it is float64's. With a scale a row (an array of b) it always
+    is, and so is the quotient. Raises ValueError where a scale is not positive and finite.
     Source: tensorflow/tflite-micro tensorflow/lite/kernels/kernel_util.cc (GetQuantizedConvolutionMultipler,
     PopulateConvolutionQuantizationParams).
     """
     x, y, out = (np.asarray(s, np.float32) for s in (a, b, result))
     if not all((np.isfinite(s) & (s > 0)).all() for s in (x, y, out)):
         raise ValueError(f"scales are positive and finite, got {a}, {b}, {result}")
-    product = x.astype(np.float64) * y.astype(np.float64) if y.ndim else np.float64(x * y)
+    product = np.float64(x * y) if single and not y.ndim else x.astype(np.float64) * y.astype(np.float64)
     return product / np.float64(out)
 
 
@@ -103,6 +105,33 @@ def lookup(value: Any, table: Any, index_bits: int) -> Any:
     base = table[at]
     along = (value + (1 << 15)) % (1 << rest)
     return base + shift_right((table[at + 1] - base) * along, rest, Rounding.TIES_TO_POSITIVE)
+
+
+# What float_table tabulates. Source: google-ai-edge/LiteRT tflite/kernels/activations.cc, internal/reference/gelu.h
+CURVES: Mapping[str, Callable[[float], float]] = {
+    "LOGISTIC": lambda x: float(np.float32(1) / (np.float32(1) + np.float32(math.exp(min(-x, 700))))),
+    "TANH": math.tanh,
+    "GELU": lambda x: 0.5 * x * math.erfc(-x * math.sqrt(0.5)),
+    "GELU tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+}
+
+
+def float_table(curve: str, scale: float, zero_point: int, result: float, result_zero_point: int) -> Any:
+    """LiteRT's table of 256 int8 for an activation of int8, one of CURVES: an input of ``activation.table``.
+
+        saturate(away(f32(f32(f(f32(scale * (q - zero_point)))) * f32(1 / result))) + result_zero_point), q from -128 up
+
+    scale, result: of the input and the result, positive floats (float32); zero points: of int8. On the
+    host: f is computed in float64 and rounded to float32 once, where LiteRT calls the C library;
+    LOGISTIC is 1 / (1 + exp(-x)) with each step rounded, which ties at 1 / 2 show.
+    """
+    if not (math.isfinite(scale) and scale > 0 and math.isfinite(result) and result > 0):
+        raise ValueError(f"float_table: scales are positive and finite, got {scale}, {result}")
+    x = np.float32(scale) * (np.arange(-128, 128) - zero_point).astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        y = np.array([CURVES[curve](float(one)) for one in x]).astype(np.float32) * (np.float32(1) / np.float32(result))
+    whole = np.trunc(y.astype(np.float64) + np.copysign(0.5, y)) + result_zero_point
+    return np.clip(whole, -128, 127).astype(np.int8)
 
 
 def sigmoid_table() -> Any:

@@ -7,6 +7,8 @@ needed here. Sources:
     I-BERT    kssteven418/I-BERT 1b09c75, fairseq/quantization/utils/quant_modules.py, in float64
     FQ-ViT    megvii-research/FQ-ViT 5daf591, models/ptq/layers.py, in float64
     Deeploy   pulp-platform/Deeploy bf64cfa, TargetLibraries/Generic/src/*_s8.c, gcc -O2
+
+I-ViT and FQ-ViT are also judged whole, where there is a checkout: ``intsim check ivit:FOLDER``.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def outside(x: Any, scale: Any, zero_point: Any, p: Any) -> Any:
 
 
 def fused(x: Any, scale: Any, zero_point: Any, p: Any) -> Any:
-    y = ieee.fused_multiply_add(x, np.float32(1) / scale, ieee.float32(zero_point))
+    y = ieee.fused_multiply_add32(x, np.float32(1) / scale, ieee.float32(zero_point))
     return rounding.saturate(ieee.to_integer(y, p.rounding), int8)
 
 

@@ -93,7 +93,7 @@ def test_how_fbgemm_adds_the_bias() -> None:
         acc = adapter._accumulators(case)
         inverse = ieee.from_bits32(case.params.requantize.inverse_bits)
         grid = case.bias * inverse
-        fused = ieee.fused_multiply_add(case.bias, inverse, acc.astype(np.float32))
+        fused = ieee.fused_multiply_add32(case.bias, inverse, acc.astype(np.float32))
         made = {
             "as stated": linear(case, fused),
             "an integer bias": linear(case, acc + np.rint(grid).astype(np.int64)),

@@ -47,6 +47,8 @@ FAULTS = [
     ),
     ("cpu", "reduce", "ops/reduce/argmax.py", "if x.x[i, j] > x.x[i, best]", "if x.x[i, j] >= x.x[i, best]"),
     ("cpu", "activation", "ops/activation/gelu_ibert.py", "min(abs(q), -p.b) + p.b", "min(abs(q), -p.b) - p.b"),
+    ("cpu", "divide", "ops/divide/integer.py", "divide(-a, -b, p.rounding)", "-divide(a, -b, p.rounding)"),
+    ("cpu", "bits", "ops/bits/logical_right_shift.py", "wrap(pattern >> ", "wrap(np.int64(x.x[i, j]) >> "),
     ("reference", "requantize", "spec/rounding.py", "return remainder >= rest", "return remainder > rest"),
     ("reference", "softmax", "spec/fixed_point.py", "fixed(790015084,", "fixed(790051084,"),
     ("reference", "matmul", "spec/packing.py", "(x - t.qmin) % 16 + t.qmin", "x"),

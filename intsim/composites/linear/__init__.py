@@ -29,13 +29,22 @@ class LinearParams(Params):
 
     @classmethod
     def from_scales(
-        cls, a: float, b: Any, result: float, /, matmul: product.Params | None = None, **fields: Any
+        cls,
+        a: float,
+        b: Any,
+        result: float,
+        /,
+        matmul: product.Params | None = None,
+        *,
+        single: bool = True,
+        **fields: Any,
     ) -> Self:
         """The parameters for three real scales (float32); that of ``b`` one, or one per n.
 
-        matmul: zero points and types of the operands (default: int8 without zero points); fields: of the
-        requantization. A requantization with a ``from_scales`` of its own has its own steps; for the others
-        the real multiplier is ``product_scale``'s. Raises ValueError where a scale is not positive and finite.
+        matmul: zero points and types of the operands (default: int8 without zero points). single: of
+        ``product_scale``, which gives the real multiplier; a requantization with a ``from_scales`` of its
+        own has its own steps. fields: of the requantization. Raises ValueError where a scale is not
+        positive and finite.
         """
         stages: Any = kinds(cls)
         operands = product.Params() if matmul is None else matmul
@@ -43,7 +52,7 @@ class LinearParams(Params):
         if hasattr(requantize, "from_scales"):
             made = requantize.from_scales(a, b, result, **fields)
         else:
-            made = requantize.from_scale(product_scale(a, b, result), **fields)
+            made = requantize.from_scale(product_scale(a, b, result, single=single), **fields)
         return cls(replace(operands, **stages["matmul"].fixed), made)  # type: ignore[call-arg]  # they declare both
 
 

@@ -2,9 +2,9 @@
 
     q = requantize(matmul(a, b) + bias)        matmul.integer, then requantize.multiplier16
 
-Published kernels accumulate in int64, of which 48 bits reach the product: here the accumulator has
-48 and wraps, which no sum of ``LONGEST`` terms of 24 bits and an int32 bias does. tflite-micro,
-CMSIS-NN, and LiteRT's BATCH_MATMUL.
+Published kernels accumulate in int64, of which 48 bits may reach the product: here the accumulator has
+48 and wraps, which 2**16 terms of 31 bits and an int32 bias cannot. tflite-micro, CMSIS-NN, and LiteRT's
+BATCH_MATMUL.
 
 Differs from its siblings in the requantization, and in the accumulator.
 """

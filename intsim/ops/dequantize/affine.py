@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from intsim.compiling import Int, portable
-from intsim.numerics import IntType, float32, int4, int8, int16, int32, uint4, uint8, uint16
+from intsim.numerics import IntType, float32, int2, int4, int8, int16, int32, uint2, uint4, uint8, uint16
 from intsim.op import Elementwise, Op, Port, Size
 from intsim.params import Params as Base, int_type, integer
 from intsim.registry import register
@@ -25,7 +25,7 @@ from intsim.spec import ieee
 @dataclass(frozen=True, slots=True, eq=False)
 class Params(Base):
     group_size: int = integer(1, 2**31 - 1, default=2**31 - 1)
-    q: IntType = int_type(int8, uint8, int16, uint16, int32, int4, uint4, role="operand")
+    q: IntType = int_type(int8, uint8, int16, uint16, int32, int4, uint4, int2, uint2, role="operand")
 
 
 def spec(q: Any, scale: Any, zero_point: Any, p: Params) -> Any:
@@ -64,7 +64,7 @@ OP = register(
     Op(
         name="dequantize.affine",
         version=1,
-        cites="ONNX DequantizeLinear-21",
+        cites="ONNX DequantizeLinear-25",
         inputs=(
             Port("q", "m n", lambda p: p.q),
             Port("scale", "m g", float32, numbers="positive"),

@@ -57,7 +57,7 @@ def spec(x: Any, scale: Any, zero_point: Any, p: Params) -> Any:
         inverse = (np.float32(1) / scale)[:, group]
         inverse = np.where(x == 0, np.float32(1), inverse)  # 0 times an infinite one is 0 here
         if p.zero_point_added == ZeroPoint.FUSED:
-            total = ieee.fused_multiply_add(x, inverse, ieee.float32(z))
+            total = ieee.fused_multiply_add32(x, inverse, ieee.float32(z))
         elif p.zero_point_added == ZeroPoint.FIRST:
             total = x * inverse + ieee.float32(z)
         else:

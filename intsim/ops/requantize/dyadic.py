@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from intsim.compiling import Int, portable
-from intsim.numerics import IntType, Rounding, int32
+from intsim.numerics import IntType, int32
 from intsim.op import Elementwise, Op, Port
 from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle
 from intsim.params import int_type, integer
 from intsim.registry import register
-from intsim.scalar.ieee import round53
-from intsim.scalar.rounding import saturate, shift_right
+from intsim.scalar.ieee import dyadic_product
+from intsim.scalar.rounding import saturate
 from intsim.spec import ieee, rounding
 
 
@@ -34,16 +34,12 @@ class Params(MultiplierParams):
 
 
 def spec(acc: Any, p: Params) -> Any:
-    product = acc.astype(np.float64) * p.multiplier.astype(np.float64)
-    return rounding.saturate(
-        ieee.to_integer(product / 2.0 ** p.shift.astype(np.float64), Rounding.TIES_TO_EVEN) + p.zero_point, p.dtype
-    )
+    return rounding.saturate(ieee.dyadic_product(acc, p.multiplier, p.shift) + p.zero_point, p.dtype)
 
 
 @portable
 def element(i: Int, j: Int, x: Any, p: Any) -> Int:
-    product = round53(np.int64(x.acc[i, j]) * p.multiplier[j])  # |acc| <= 2**31, multiplier < 2**31: 62 bits
-    return saturate(shift_right(product, p.shift[j], Rounding.TIES_TO_EVEN) + p.zero_point[j], p.dtype)
+    return saturate(dyadic_product(np.int64(x.acc[i, j]), p.multiplier[j], p.shift[j]) + p.zero_point[j], p.dtype)
 
 
 def examples() -> dict[str, Any]:

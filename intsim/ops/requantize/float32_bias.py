@@ -59,7 +59,7 @@ class Params(Base):
 
 def spec(acc: Any, bias: Any, p: Params) -> Any:
     with np.errstate(over="ignore", under="ignore"):  # an infinite product saturates
-        total = ieee.fused_multiply_add(bias, ieee.from_bits32(p.inverse_bits), ieee.float32(acc))
+        total = ieee.fused_multiply_add32(bias, ieee.from_bits32(p.inverse_bits), ieee.float32(acc))
         product = total * ieee.from_bits32(p.multiplier_bits)
     return rounding.saturate(ieee.to_integer(product, Rounding.TIES_TO_EVEN) + p.zero_point, p.dtype)
 

@@ -40,6 +40,13 @@ class Params(Base):
             raise ValueError(f"a float64 multiplier is in [2**-53, 2**54), got {scale!r}")
         return cls(value.view(np.int64), **fields)
 
+    @classmethod
+    def from_scales(cls, a: Any, b: Any, result: Any, /, **fields: Any) -> Params:
+        """The multiplier a * b / result of float32 scales, two operations of float64: LiteRT's reference kernel."""
+        x, y, out = (np.asarray(s, np.float32).astype(np.float64) for s in (a, b, result))
+        with np.errstate(all="ignore"):  # from_scale refuses what is out of range
+            return cls.from_scale(x * y / out, **fields)
+
 
 def spec(acc: Any, p: Params) -> Any:
     product = acc.astype(np.float64) * ieee.from_bits64(p.multiplier_bits)

@@ -1,10 +1,11 @@
 """Requantize a 48-bit accumulator with a multiplier cut to 16 bits.
 
     r = (multiplier + 2**15) >> 16, at most 2**15 - 1
-    q = saturate(positive(acc * r / 2**(shift - 16)) + zero_point)
+    q = saturate(wrap32(positive(acc * r / 2**(shift - 16))) + zero_point)
 
 Used for int64 accumulators of int16 activations: LiteRT and tflite-micro BATCH_MATMUL, tflite-micro
-and CMSIS-NN FULLY_CONNECTED.
+and CMSIS-NN FULLY_CONNECTED. They ask that the scaled value fits an int32, and cast it to one: where it
+does not, its low 32 bits are taken.
 
 Differs from ``single_rounding``: 15 significant bits of the multiplier instead of 31, so that a
 48-bit accumulator times it still fits 64 bits.
@@ -23,6 +24,7 @@ from intsim.op import Elementwise, Op, Oracle, Port
 from intsim.ops.requantize import RESULTS, MultiplierParams
 from intsim.params import int_type, integer
 from intsim.registry import register
+from intsim.scalar.fixed_point import wrap32
 from intsim.scalar.rounding import saturate, shift_right
 from intsim.spec import rounding
 
@@ -37,9 +39,8 @@ class Params(MultiplierParams):
 
 def spec(acc: Any, p: Params) -> Any:
     reduced = np.minimum((p.multiplier + (1 << 15)) >> 16, (1 << 15) - 1)
-    return rounding.saturate(
-        rounding.shift_right(acc * reduced, p.shift - 16, Rounding.TIES_TO_POSITIVE) + p.zero_point, p.dtype
-    )
+    scaled = rounding.shift_right(acc * reduced, p.shift - 16, Rounding.TIES_TO_POSITIVE)
+    return rounding.saturate(rounding.wrap(scaled, int32) + p.zero_point, p.dtype)
 
 
 @portable
@@ -47,13 +48,17 @@ def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     reduced = min((p.multiplier[j] + 32768) >> 16, 32767)
     # |acc| <= 2**47 and reduced < 2**15: the product fits 62 bits.
     whole = shift_right(np.int64(x.acc[i, j]) * reduced, p.shift[j] - 16, Rounding.TIES_TO_POSITIVE)
-    return saturate(whole + p.zero_point[j], p.dtype)
+    return saturate(wrap32(whole) + p.zero_point[j], p.dtype)
 
 
 def examples() -> dict[str, Any]:
     acc = np.array([[-(2**47), -(2**40), -24, -8, 0, 8, 24, 2**40, 2**47 - 1]], np.int64)
     return {
-        "ties": ((acc,), Params(2**30, 34)),
+        "ties; the ends wrap": ((acc,), Params(2**30, 34)),
+        "beside the ends of int32": (
+            (np.array([[2**31 - 1, 2**31, -(2**31), -(2**31) - 1]], np.int64),),
+            Params(2**30, 30),
+        ),
         "the multiplier rounds up to 2**15 and is held at 2**15 - 1": ((acc,), Params(2**31 - 1, 46, dtype=int32)),
     }
 

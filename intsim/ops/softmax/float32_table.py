@@ -6,7 +6,7 @@
 table[d] is expf(-d * f32(scale * beta)), given by its bits (``table``): 256 inputs, so that the kernel
 holds no exponential. bits and qmin are those of the result, which has scale 2**-bits and zero point qmin.
 
-Differs from ``gemmlowp``, LiteRT's reference kernel, in a few results in a million, by 1, and in
+Differs from ``float32_levels`` in its reciprocal, from ``gemmlowp``, LiteRT's reference kernel, in a few results in a million, by 1, and in
 that the order of the columns matters. Kernels compute the IEEE steps in integers.
 """
 

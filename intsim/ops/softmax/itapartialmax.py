@@ -9,7 +9,8 @@ shifts the whole total, rounded on its own, so the order of the columns matters.
 group; Deeploy's rows have whole groups only.
 
 Deeploy has step_bits 5 and a peak of 127, half of itamax's for signed dot products, so that its results
-end at -1; ITA's own model (streamingPartialSoftmax) has step_bits 0, a peak of 255 and a zero of 0.
+end at -1; quantlib, which trains for it, a peak of 255 and a zero of 0. ITA's own model
+(streamingPartialSoftmax) has step_bits 0, a peak of 255 and a zero of 0.
 
 Differs from ``itamax``: the running maximum, and that peak.
 """

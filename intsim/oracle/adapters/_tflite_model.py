@@ -96,40 +96,63 @@ def _vector(builder: Any, owner: str, field: str, offsets: Sequence[Any]) -> Any
     return builder.EndVector()
 
 
-def model(operator: str, operands: Sequence[Tensor], result: Tensor, options: Options | None, version: int) -> bytes:
-    """The flatbuffer of one ``operator``; operands with data are constants, the others its inputs.
+@dataclass(frozen=True)
+class Call:
+    """One operator of a model: the numbers of its input tensors and of its output. options: the schema's table
+    and its fields ("SoftmaxOptions", {"Beta": 1.0}), None where there is none. version: of the operator, as the
+    converter writes it for these types.
+    """
 
-    options: the schema's table and its fields ("SoftmaxOptions", {"Beta": 1.0}), None where there is
-    none. version: of the operator, as the converter writes it for these types.
+    operator: str
+    inputs: Sequence[int]
+    output: int
+    options: Options | None
+    version: int
+
+
+def model(operator: str, operands: Sequence[Tensor], result: Tensor, options: Options | None, version: int) -> bytes:
+    """The flatbuffer of one ``operator``; operands with data are constants, the others its inputs. See ``Call``."""
+    last = len(operands)
+    return graph([*operands, result], [Call(operator, range(last), last, options, version)])
+
+
+def graph(tensors: Sequence[Tensor], calls: Sequence[Call]) -> bytes:
+    """The flatbuffer of operators in a row. Its inputs are the tensors that no call makes and that hold no data; its
+    output is that of the last call.
     """
     packages = _packages()
     schema, builder = packages.schema, packages.flatbuffers.Builder(1024)
-    contents = [builder.CreateNumpyVector(t.bytes()) for t in operands if t.data is not None]
+    contents = [builder.CreateNumpyVector(t.bytes()) for t in tensors if t.data is not None]
     buffers = [_table(builder, "Buffer", {})]  # buffer 0 is empty by convention
     buffers += [_table(builder, "Buffer", {"Data": c}) for c in contents]
     numbers = iter(range(1, len(buffers)))
-    tensors = [
-        t.write(builder, f"t{i}", 0 if t.data is None else next(numbers)) for i, t in enumerate([*operands, result])
-    ]
-    inputs = builder.CreateNumpyVector(np.arange(len(operands), dtype=np.int32))
-    outputs = builder.CreateNumpyVector(np.array([len(operands)], np.int32))
-    call = {"OpcodeIndex": 0, "Inputs": inputs, "Outputs": outputs}
-    if options is not None:
-        table, fields = options
-        call["BuiltinOptions"] = _table(builder, table, fields)
-        call["BuiltinOptionsType"] = getattr(schema.BuiltinOptions, table)
-    operators = [_table(builder, "Operator", call)]
-    free = np.array([i for i, t in enumerate(operands) if t.data is None], np.int32)
-    graph = {
-        "Tensors": _vector(builder, "SubGraph", "Tensors", tensors),
+    written = [t.write(builder, f"t{i}", 0 if t.data is None else next(numbers)) for i, t in enumerate(tensors)]
+    operators = []
+    for index, call in enumerate(calls):
+        fields = {
+            "OpcodeIndex": index,
+            "Inputs": builder.CreateNumpyVector(np.array(call.inputs, np.int32)),
+            "Outputs": builder.CreateNumpyVector(np.array([call.output], np.int32)),
+        }
+        if call.options is not None:
+            table, values = call.options
+            fields["BuiltinOptions"] = _table(builder, table, values)
+            fields["BuiltinOptionsType"] = getattr(schema.BuiltinOptions, table)
+        operators.append(_table(builder, "Operator", fields))
+    made = {call.output for call in calls}
+    free = np.array([i for i, t in enumerate(tensors) if t.data is None and i not in made], np.int32)
+    subgraph = {
+        "Tensors": _vector(builder, "SubGraph", "Tensors", written),
         "Inputs": builder.CreateNumpyVector(free),
-        "Outputs": builder.CreateNumpyVector(np.array([len(operands)], np.int32)),
+        "Outputs": builder.CreateNumpyVector(np.array([calls[-1].output], np.int32)),
         "Operators": _vector(builder, "SubGraph", "Operators", operators),
     }
-    graphs = [_table(builder, "SubGraph", graph)]
-    number = getattr(schema.BuiltinOperator, operator)
-    code = {"DeprecatedBuiltinCode": min(number, DEPRECATED_CODES), "BuiltinCode": number, "Version": version}
-    codes = [_table(builder, "OperatorCode", code)]
+    graphs = [_table(builder, "SubGraph", subgraph)]
+    codes = []
+    for call in calls:
+        number = getattr(schema.BuiltinOperator, call.operator)
+        code = {"DeprecatedBuiltinCode": min(number, DEPRECATED_CODES), "BuiltinCode": number, "Version": call.version}
+        codes.append(_table(builder, "OperatorCode", code))
     whole = {
         "Version": SCHEMA_VERSION,
         "OperatorCodes": _vector(builder, "Model", "OperatorCodes", codes),
@@ -191,6 +214,7 @@ def softmax(q: Array, *, scale: float, beta: float, result: str, run: Run = micr
 _BINARY: dict[str, Options] = {
     "ADD": ("AddOptions", {"PotScaleInt16": False}),
     "MUL": ("MulOptions", {}),
+    "SUB": ("SubOptions", {"PotScaleInt16": False}),
     "SQUARED_DIFFERENCE": ("SquaredDifferenceOptions", {}),
     "BATCH_MATMUL": ("BatchMatMulOptions", {}),
 }
@@ -199,7 +223,7 @@ _BINARY: dict[str, Options] = {
 def binary(
     operator: str, a: Array, b: Array, *, scales: Sequence[float], zero_points: Sequence[int], run: Run = micro
 ) -> Array:
-    """ADD, MUL or SQUARED_DIFFERENCE of two tensors of one shape; scales and zero points: of a, b, the result."""
+    """ADD, SUB, MUL or SQUARED_DIFFERENCE of two tensors of one shape; scales and zero points: of a, b, the result."""
     operands = [Tensor(x.shape, x.dtype.name, s, z) for x, s, z in zip((a, b), scales, zero_points, strict=False)]
     out = Tensor(a.shape, a.dtype.name, scales[2], zero_points[2])
     return run(model(operator, operands, out, _BINARY[operator], version=2), a, b)

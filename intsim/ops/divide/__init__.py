@@ -1,0 +1,3 @@
+"""Division of integers."""
+
+LAWS = ()
