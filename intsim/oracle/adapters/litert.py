@@ -19,6 +19,7 @@ import numpy as np
 
 from intsim.binding import Array
 from intsim.numerics import IntType, Nibbles, Rounding, int4, int8, int16, int32, uint8
+from intsim.ops.quantize.reciprocal import ZeroPoint
 from intsim.oracle.adapter import Capability, System, Unsupported
 from intsim.oracle.adapters import _litert_cases as own
 from intsim.oracle.adapters._litert_runs import RUNS
@@ -180,6 +181,8 @@ def _conversions(profile: str) -> list[Capability]:
     if profile != REFERENCE:
         quantize, rounding = "quantize.reciprocal", Rounding.TIES_TO_EVEN
     held = one | {"rounding": (rounding,), "dtype": (int8, int16)}
+    if profile != REFERENCE:
+        held["zero_point_added"] = (ZeroPoint.LAST,)
     made.append(Capability(quantize, held, 24, 40, partial(own.quantize, quantize, rounding), "QUANTIZE float32"))
     for t in (int8, int16):
         products = profile == OPTIMIZED and t == int8
