@@ -79,6 +79,7 @@ def measure(names: tuple[str, ...], file: Path | None) -> None:
         for profile in system(published(name)).profiles or ("",):
             command = [sys.executable, "-m", "intsim", "check", name, "--record", str(file)]
             command += ["--profile", profile] if profile else []
+            command += ["--install"] if system(published(name)).requirement else []
             if subprocess.run(command, check=False).returncode:
                 failed.append(" ".join(filter(None, (name, profile))))
             click.echo()

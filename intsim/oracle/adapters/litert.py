@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from intsim.binding import Array
-from intsim.numerics import IntType, Nibbles, Rounding, int4, int8, int16, int32, uint8
+from intsim.numerics import IntType, Nibbles, Rounding, Scaling, int4, int8, int16, int32, uint8
 from intsim.ops.quantize.reciprocal import ZeroPoint
 from intsim.oracle.adapter import Capability, System, Unsupported
 from intsim.oracle.adapters import _litert_cases as own
@@ -59,6 +59,8 @@ EIGHT_BITS = (
     "the multiplier has 8 fraction bits: at scales 0.02 and 0.9, 21 of the 256 inputs give another integer than the "
     "nearest"
 )
+
+TWICE: dict[str, Any] = {"scaling": (Scaling.DOUBLE_ROUNDING,)}  # how the wheel is built
 
 
 @cache
@@ -148,12 +150,13 @@ def _elementwise(profile: str) -> list[Capability]:
         name = "add.xnnpack" if fast else "add.rescaled"
         if t == int16 and profile != REFERENCE:
             name = "add.shift_first"
-        made.append(Capability(name, held | left, 0, 24, partial(own.binary, name, t), f"ADD {_name(t)}"))
+        rescaled = {} if fast else TWICE
+        made.append(Capability(name, held | left | rescaled, 0, 24, partial(own.binary, name, t), f"ADD {_name(t)}"))
         name = "mul.float32_ties_even" if fast else "mul.rescaled"
-        made.append(Capability(name, held, 0, 24, partial(own.binary, name, t), f"MUL {_name(t)}"))
+        made.append(Capability(name, held | rescaled, 0, 24, partial(own.binary, name, t), f"MUL {_name(t)}"))
         if profile != XNNPACK or t == int16:
             name, left = "add.rescaled_difference", {"left_shift": (20 if t == int8 else 15,)}
-            made.append(Capability(name, held | left, 0, 24, partial(own.binary, name, t), f"SUB {_name(t)}"))
+            made.append(Capability(name, held | left | TWICE, 0, 24, partial(own.binary, name, t), f"SUB {_name(t)}"))
     name = "mul.squared_difference"
     held = {"a": (int8,), "b": (int8,), "dtype": (int8,), "left_shift": (7,)}
     made.append(Capability(name, held, 0, 24, partial(own.binary, name, int8), "SQUARED_DIFFERENCE s8"))
@@ -198,9 +201,8 @@ def _rows(profile: str) -> list[Capability]:
     for t, serves in ((int8, "SOFTMAX s8"), (int16, "SOFTMAX s8 to s16")):
         rate: dict[str, Any] = {"q": (int8,), "dtype": (t,)}
         made.append(Capability(name, rate, 0, 24, partial(own.softmax, name, t), serves))
-    made += [
-        Capability("softmax.tflite_s16", {"dtype": (int16,), "index_bits": (9,)}, 0, 24, own.softmax16, "SOFTMAX s16"),
-    ]
+    held = {"dtype": (int16,), "index_bits": (9,)} | TWICE
+    made.append(Capability("softmax.tflite_s16", held, 0, 24, own.softmax16, "SOFTMAX s16"))
     name = "reduce.float32_bias" if profile == XNNPACK else "reduce.mean_tflite"
     held = _one(int8) | ({"rounding": (Rounding.TIES_TO_EVEN,)} if profile == XNNPACK else {})
     made.append(Capability(name, held, 0, 24, partial(own.reduce, name, "MEAN", profile), "MEAN s8"))
@@ -252,4 +254,6 @@ class Backend:
         runs = RUNS.get(case.op.name)
         if runs is None:
             raise Unsupported(f"no LiteRT kernel computes {case.op.name}")
+        if getattr(case.params, "scaling", None) == Scaling.SINGLE_ROUNDING:
+            raise Unsupported("the wheel is built with double rounding")
         return runs(case, self.profile, partial(interpret, self.profile))
