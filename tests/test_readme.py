@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from intsim.cli import main
 from intsim.numerics import Rounding
+from intsim.oracle import evidence, evidence_tables
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -45,3 +46,10 @@ def test_the_rounding_table_has_every_rule_once() -> None:
 def test_every_verb_that_is_shown_exists() -> None:
     for line in re.findall(r"^    (?:pip install .* && )?intsim ([a-z]+)", README, re.MULTILINE):
         assert CliRunner().invoke(main, [line, "--help"]).exit_code == 0
+
+
+def test_the_table_of_systems_is_what_was_measured() -> None:
+    _, _, rest = README.partition(evidence_tables.START)
+    table, end, _ = rest.partition(evidence_tables.END)
+    assert end
+    assert table.strip() == evidence_tables.markdown(evidence.read()), "run: intsim profiles --update README.md"

@@ -28,7 +28,7 @@ def profiles(ctx: click.Context, chosen: tuple[str, ...], markdown: bool, as_jso
     """
     if ctx.invoked_subcommand:
         return
-    from intsim.oracle import evidence, golden
+    from intsim.oracle import evidence, evidence_tables, golden
     from intsim.oracle.adapter import systems
     from intsim.oracle.judge import GOLDEN_DAMAGED
 
@@ -42,7 +42,7 @@ def profiles(ctx: click.Context, chosen: tuple[str, ...], markdown: bool, as_jso
         sys.exit(GOLDEN_DAMAGED)
     if update is not None:
         try:
-            changed = evidence.update(update, lines)
+            changed = evidence_tables.update(update, lines)
         except (OSError, ValueError) as refused:
             raise click.UsageError(str(refused)) from None
         click.echo(f"{update}: {'written' if changed else 'is up to date'}")
@@ -50,10 +50,10 @@ def profiles(ctx: click.Context, chosen: tuple[str, ...], markdown: bool, as_jso
         shown = [line for line in lines if not chosen or line.system in chosen]
         click.echo(json.dumps([dataclasses.asdict(line) for line in shown], indent=1))
     elif markdown:
-        click.echo(evidence.markdown(lines))
+        click.echo(evidence_tables.markdown(lines))
     else:
-        table = [evidence.HEADER, *evidence.rows(lines, chosen)]
-        widths = [min(max(len(row[i]) for row in table), 44) for i in range(len(evidence.HEADER))]
+        table = [evidence_tables.HEADER, *evidence_tables.rows(lines, chosen)]
+        widths = [min(max(len(row[i]) for row in table), 44) for i in range(len(evidence_tables.HEADER))]
         for row in table:
             click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 

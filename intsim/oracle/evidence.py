@@ -1,4 +1,4 @@
-"""What was measured: one line an operator of a published system, and the tables made of them."""
+"""What was measured: one line an operator of a published system."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from intsim.oracle.adapter import Capability, published, system, systems
 from intsim.oracle.judge import Report
 
 FILE = "records/systems.json"  # in the folder of the golden outputs
-START, END = "<!-- made by: intsim profiles --update README.md -->", "<!-- end -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,68 +119,3 @@ def write(file: Path, lines: Iterable[Line]) -> None:
     written = file.with_suffix(".new")
     written.write_text(json.dumps({"schema": 1, "lines": [asdict(line) for line in ordered]}, indent=1) + "\n")
     written.replace(file)  # what was there stays whole until the new file is
-
-
-HEADER = ("system", "operator", "intsim", "parameters", "cases", "elements", "mismatches", "date", "runs as")
-
-
-def rows(lines: Sequence[Line], names: Sequence[str] = ()) -> list[tuple[str, ...]]:
-    """The table: measured lines, then what no variant states and why."""
-    made: list[tuple[str, ...]] = []
-    for name in names or systems():
-        stated = system(name)
-        measured = [line for line in lines if line.system == name]
-        for line in measured:
-            version = next(iter(line.versions.values()), "")
-            made.append(
-                (
-                    f"{stated.title} {version} {line.profile}".strip(),
-                    line.serves,
-                    line.op,
-                    line.params,
-                    f"{line.cases:,}",
-                    f"{line.elements:,}",
-                    f"{line.mismatches:,}",
-                    line.date,
-                    stated.runs,
-                )
-            )
-        there = {line.profile for line in measured}
-        absent = [p for p in stated.profiles or [""] if p not in there]
-        made += [
-            (f"{stated.title} {p}".strip(), "", "", f"not measured: {stated.needs}", "", "", "", "", stated.runs)
-            for p in absent
-        ]
-        made += [(stated.title, op, "", f"left: {why}", "", "", "", "", "") for op, why in stated.left.items()]
-    return made
-
-
-def markdown(lines: Sequence[Line]) -> str:
-    """The README's table, and under it the defects that profiles reproduce."""
-    body = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    body += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows(lines)]
-    defects = dict.fromkeys(
-        f"- **{system(line.system).title}{' ' + line.profile if line.profile else ''}, {line.serves}**: {line.defect}"
-        for line in lines
-        if line.defect
-    )
-    if defects:
-        body += ["", "Known defects, stated as variants of their own:", "", *defects]
-    return "\n".join(body)
-
-
-def update(document: Path, lines: Sequence[Line]) -> bool:
-    """Writes the table between the two marks of ``document``; whether it changed.
-
-    Raises ValueError where the marks are not there.
-    """
-    text = document.read_text()
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"{document} has no lines {START!r} and {END!r} to write between")
-    new = f"{before}{START}\n\n{markdown(lines)}\n\n{END}{after}"
-    if new == text:
-        return False
-    document.write_text(new)
-    return True
