@@ -83,13 +83,13 @@ def test_a_document_without_the_marks_is_left_alone(tmp_path: Path) -> None:
     code, output = invoke("--update", document)
     assert (code, "has no lines" in output) == (2, True)
     assert document.read_text() == "words\n"
-    document.write_text(f"before\n{evidence_tables.START}\nold\n{evidence_tables.END}\nafter\n")
+    document.write_text(f"before\n{evidence_tables.START}\nstale words\n{evidence_tables.END}\nafter\n")
     assert "written" in invoke("--update", document)[1]
     assert "is up to date" in invoke("--update", document)[1]
     text = document.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "old" not in text
+    assert "stale words" not in text
 
 
 def test_the_command_line() -> None:
