@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from intsim.op import Op
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -15,16 +19,33 @@ def golden() -> None:
     """Golden outputs: rebuild them from the spec, or verify and replay them."""
 
 
+def _chosen(names: tuple[str, ...]) -> tuple[Op, ...] | None:
+    """The ops and families of these names; None for none. Raises UsageError for one that does not exist."""
+    from intsim import registry
+
+    families = {op.family for op in registry.all_ops()} if names else set()
+    try:
+        chosen = [registry.all_ops() if n in families else (registry.get(n),) for n in names]
+    except ValueError as wrong:
+        raise click.UsageError(str(wrong)) from None
+    found = [op for n, ops in zip(names, chosen, strict=True) for op in ops if n in (op.family, op.name, op.id)]
+    return tuple(dict.fromkeys(found)) or None
+
+
 @golden.command()
+@click.argument("names", nargs=-1, metavar="[OP]...")
 @click.option("--folder", type=_FOLDER, default=Path("reference_outputs"), show_default=True, help="Where to write.")
 @click.option("--replace", is_flag=True, help="Allow a file of an existing version to change (nobody has it yet).")
-def build(folder: Path, replace: bool) -> None:
-    """Write every golden file from the spec on unbounded integers; the same bytes on every machine."""
+def build(names: tuple[str, ...], folder: Path, replace: bool) -> None:
+    """Write the golden files from the spec on unbounded integers; the same bytes on every machine.
+
+    OP: only these operations or families.
+    """
     from intsim.oracle import golden as files
     from intsim.oracle.judge import GOLDEN_DAMAGED
 
     try:
-        changed = files.build(folder, replace=replace)
+        changed = files.build(folder, replace=replace, ops=_chosen(names))
     except files.GoldenError as refused:
         click.echo(str(refused), err=True)
         sys.exit(GOLDEN_DAMAGED)
@@ -81,9 +102,12 @@ def check(folder: Path | None, backends: tuple[str, ...]) -> None:
 
 
 @golden.command()
+@click.argument("names", nargs=-1, metavar="[OP]...")
 @click.option("--folder", type=_FOLDER, help="The folder to audit (default: the one that this installation uses).")
-def audit(folder: Path | None) -> None:
+def audit(names: tuple[str, ...], folder: Path | None) -> None:
     """Say what the golden cases do not show: rules not told apart, types never left, ends never reached.
+
+    OP: only these operations or families.
 
     Exit codes: 0 they show all of it, 4 the data is damaged, 5 something is not shown.
     """
@@ -96,8 +120,8 @@ def audit(folder: Path | None) -> None:
     except files.GoldenError as damaged:
         click.echo(f"golden outputs damaged: {damaged}", err=True)
         sys.exit(GOLDEN_DAMAGED)
-    found = 0
-    for op in dict.fromkeys(case.op for case in cases):
+    found, chosen = 0, _chosen(names)
+    for op in dict.fromkeys(case.op for case in cases if chosen is None or case.op in chosen):
         lines = missing(op, [case for case in cases if case.op is op])
         found += len(lines)
         click.echo(f"{op.id:38} {'shows all' if not lines else ''}".rstrip())

@@ -157,7 +157,9 @@ def text(op: Op) -> str:
 
 
 def build(folder: Path, *, replace: bool = False, ops: tuple[Op, ...] | None = None) -> list[str]:
-    """Writes the golden files of all ops and the index; returns the names of the files that are new or changed.
+    """Writes the golden files of ``ops`` (default: all) and the index; returns the names of those new or changed.
+
+    With ``ops`` the index keeps what it says of the others.
 
     Raises GoldenError where a case of a version that exists would change or go: a changed output bit
     is a new version. ``replace`` allows it, for versions that nobody has yet. New cases and other
@@ -181,8 +183,11 @@ def build(folder: Path, *, replace: bool = False, ops: tuple[Op, ...] | None = N
     for name in changed:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         _write(folder / name, texts[name])
-    hashes = {name: hashlib.sha256(content.encode()).hexdigest() for name, content in sorted(texts.items())}
-    _write(folder / "INDEX.json", json.dumps({"schema": SCHEMA, "sha256": hashes}, indent=1) + "\n")
+    hashes = {name: hashlib.sha256(content.encode()).hexdigest() for name, content in texts.items()}
+    if ops is not None and (folder / "INDEX.json").is_file():
+        hashes = _read_index(folder) | hashes
+    written = {"schema": SCHEMA, "sha256": dict(sorted(hashes.items()))}
+    _write(folder / "INDEX.json", json.dumps(written, indent=1) + "\n")
     _read_index.cache_clear()
     return changed
 
