@@ -71,7 +71,7 @@ def check(package: Path, backend: str, family: str) -> subprocess.CompletedProce
         cwd=package,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

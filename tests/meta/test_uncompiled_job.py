@@ -33,6 +33,8 @@ def test_everything_holds_uncompiled_and_simulated_and_is_covered(tmp_path: Path
             "-m",
             "pytest",
             "-q",
+            "-n",
+            "0",  # coverage is of one process
             "-p",
             "no:cacheprovider",
             "-W",
