@@ -43,14 +43,14 @@ class FloatTransformer(Transformer[Array]):
         return np.asarray(x @ self._t[f"{name}.weight"].T + self._t[f"{name}.bias"])
 
     def _heads(self, x: Array, texts: int) -> Array:
-        return x.reshape(texts, -1, self.shape.heads, self.shape.head_width).transpose(0, 2, 1, 3)
+        return x.reshape(texts, -1, self.shape.heads, self.shape.head_width)
 
     def keys(self, name: str, x: Array, texts: int) -> Kept:
         return tuple(self._heads(self._linear(f"{name}.{part}", x), texts) for part in ("key", "value"))
 
     def attend(self, name: str, x: Array, kept: Kept, stop: Array) -> Array:
-        k, v = kept
         q = self._heads(self._linear(f"{name}.query", x), stop.shape[0])
+        q, k, v = (a.transpose(0, 2, 1, 3) for a in (q, *kept))
         scores = q @ k.swapaxes(-1, -2) / np.float32(math.sqrt(self.shape.head_width))
         visible = (np.arange(k.shape[2]) < stop[..., None])[:, None]
         if self.shape.attention is AttentionKind.POLYNOMIAL:
@@ -84,7 +84,7 @@ class FloatTransformer(Transformer[Array]):
         return np.asarray(x @ self._t["embedding.weight"].T)
 
     def best(self, logits: Array) -> Array:
-        return logits.argmax(axis=-1).astype(np.int32)
+        return np.asarray(logits.argmax(axis=-1), np.int32)
 
     def real(self, logits: Array) -> Array:
         return logits.astype(np.float64)

@@ -20,7 +20,8 @@ from intsim.models.layout import Array
 from intsim.models.vocabulary import PAD
 
 Value = TypeVar("Value")  # the activations of all tokens
-Kept = tuple[Array, ...]  # keys and values of an attention: every array is [texts, heads, columns, ...]
+Seen = TypeVar("Seen")
+Kept = tuple[Array, ...]  # keys and values of an attention: every array is [texts, columns, ...]
 Observer = Callable[[str, Any], None]  # (place, value)
 
 
@@ -173,7 +174,7 @@ class Transformer(ABC, Generic[Value]):
             if state is not None:
                 if len(state.kept) > number:
                     before = state.kept[number]
-                    kept = tuple(np.concatenate(pair, axis=2) for pair in zip(before, kept, strict=True))
+                    kept = tuple(np.concatenate(pair, axis=1) for pair in zip(before, kept, strict=True))
                     state.kept[number] = kept
                 else:
                     state.kept.append(kept)
@@ -197,12 +198,13 @@ class Transformer(ABC, Generic[Value]):
         def norm(y: Value) -> Value:
             return self._seen(see, f"{name}_norm", self.norm(f"{name}_norm", y))
 
-        if self.shape.norm_first:
-            return self._seen(see, f"{name}_sum", self.add(x, block(norm(x))))
-        return norm(self._seen(see, f"{name}_sum", self.add(x, block(self.narrow(x)))))
+        def total(y: Any) -> Value:
+            return self._seen(see, f"{name}_sum", self.add(x, y))
+
+        return total(block(norm(x))) if self.shape.norm_first else norm(total(block(self.narrow(x))))
 
     @staticmethod
-    def _seen(see: Observer | None, place: str, value: Any) -> Any:
+    def _seen(see: Observer | None, place: str, value: Seen) -> Seen:
         if see:
             see(place, value)
         return value

@@ -124,3 +124,23 @@ def sentences(checkpoint: Any) -> list[Any]:
     from intsim.models.text import TextReader
 
     return [s.ids for s in TextReader(checkpoint.tokenizer, checkpoint.shape).read(TEXTS)]
+
+
+@pytest.fixture(scope="session")
+def transformer() -> Any:
+    """transformer(**changes of the shape) -> (Architecture, random float32 tensors)"""
+    from intsim.models.architecture import Architecture, Task
+    from intsim.models.transformer_checkpoint import tensor_shapes
+
+    def make(seed: int = 1, **changes: Any) -> Any:
+        usual = {"task": Task.TRANSLATION, "width": 16, "layers": 2, "heads": 2, "feed": 24, "vocabulary": 40}
+        shape = Architecture(**(usual | {"positions": 12} | changes))  # type: ignore[arg-type]
+        draw = np.random.default_rng(seed)
+        tensors = {}
+        for name, dims in tensor_shapes(shape).items():
+            spread = 0.5 if len(dims) == 1 else dims[-1] ** -0.5
+            middle = 1.0 if name.endswith(("norm.weight", "shift")) else 0.0
+            tensors[name] = (middle + spread * draw.normal(size=dims)).astype(np.float32)
+        return shape, tensors
+
+    return make

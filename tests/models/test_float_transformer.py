@@ -18,9 +18,7 @@ torch = pytest.importorskip("torch", reason="holds the network that is trained")
 from intsim.training import network  # noqa: E402
 
 pytestmark = pytest.mark.compiled  # no kernel of intsim runs here: once is enough
-SMALL = Architecture(
-    task=Task.TRANSLATION, width=16, layers=2, heads=2, feed=24, vocabulary=40, positions=12, degree=3
-)
+SMALL = Architecture(task=Task.TRANSLATION, width=16, layers=2, heads=2, feed=24, vocabulary=40, positions=12, degree=3)
 SHAPES = {
     "integer": SMALL,
     "standard": dataclasses.replace(SMALL, attention=AttentionKind.SOFTMAX, norm=NormKind.STANDARD),
