@@ -189,7 +189,7 @@ def _write_array(path: str, array: Any) -> None:
 
     import numpy as np
 
-    from intsim.models.file import replace
+    from intsim.models.container import replace
 
     buffer = io.BytesIO()
     np.save(buffer, array)
