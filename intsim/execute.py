@@ -107,6 +107,7 @@ class Prepared:
         self.op, self.p, self.backend, self.tuned = op, p, backend, tuned
         self._records: dict[tuple[tuple[str, int], ...], Any] = {}
         self._kernel: Callable[..., None] | None = None
+        self._stages: dict[tuple[str, int], Prepared] = {}  # of a composition
         self._wide = widen(p, object if backend == "exact" else np.int64)
 
     def __call__(self, *arrays: Any) -> Any:
@@ -142,7 +143,10 @@ class Prepared:
         assert isinstance(self.op.program, Composition)
 
         def stage(name: str, *arrays: Any, p: Any) -> Any:
-            return run(name, *arrays, p=p, backend=self.backend, tuned=self.tuned)
+            key = name, id(p)  # a stage keeps its parameters alive: no other object gets the id
+            if key not in self._stages:
+                self._stages[key] = prepare(name, p=p, backend=self.backend, tuned=self.tuned)
+            return self._stages[key](*arrays)
 
         out = self.op.program.wire(stage, *bound.arrays, self.p)
         return out if isinstance(out, tuple) else (out,)

@@ -64,10 +64,10 @@ class Centring(IntEnum):
     ROUNDED_MEAN = 1  #: x - round(sum x / n)
 
 
-def scale_ports(dims: str, name: str = "") -> tuple[Port, Port]:
+def scale_ports(dims: str, name: str = "", exponent: IntType = EXPONENT) -> tuple[Port, Port]:
     """The two inputs that are a scale; ``name`` says whose."""
     start = f"{name}_" if name else ""
-    return Port(f"{start}mantissa", dims, int32, low=2**30), Port(f"{start}exponent", dims, EXPONENT)
+    return Port(f"{start}mantissa", dims, int32, low=2**30), Port(f"{start}exponent", dims, exponent)
 
 
 MADE_SCALE = (Port("mantissa", "m", int32), Port("exponent", "m", MADE_EXPONENT))
