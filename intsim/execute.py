@@ -123,10 +123,21 @@ class Prepared:
             flat = self._core(*fold(self.op, bound))
             shapes = (bound.loop + port.shape(self.p, bound.size) for port in self.op.outputs)
             return tuple(a.reshape(shape) for a, shape in zip(flat, shapes, strict=True))
-        return self._looped(bound)
+        batch = self._fast(bound.size, loops=True)
+        return self._batched(bound, batch) if batch else self._looped(bound)
 
     def _empty(self, port: Any, bound: Bound) -> Array:
         return np.empty(bound.loop + port.shape(self.p, bound.size), port.storage(self.p))
+
+    def _batched(self, bound: Bound, batch: Callable[..., None]) -> tuple[Array, ...]:
+        out = tuple(self._empty(port, bound) for port in self.op.outputs)
+        whole = (
+            np.broadcast_to(a, bound.loop + a.shape[a.ndim - len(port.core) :])
+            for port, a in zip(self.op.inputs, bound.arrays, strict=True)
+        )
+        x = fields_class(*(port.name for port in self.op.inputs))(*whole)
+        batch(x, fields_class(*(port.name for port in self.op.outputs))(*out), self._record(bound.size))
+        return out
 
     def _looped(self, bound: Bound) -> tuple[Array, ...]:
         out = tuple(self._empty(port, bound) for port in self.op.outputs)
@@ -151,9 +162,9 @@ class Prepared:
         out = self.op.program.wire(stage, *bound.arrays, self.p)
         return out if isinstance(out, tuple) else (out,)
 
-    def _fast(self, size: dict[str, int]) -> Callable[..., None] | None:
+    def _fast(self, size: dict[str, int], *, loops: bool = False) -> Callable[..., None] | None:
         for t in self.op.tuned if self.tuned else ():
-            if t.backend == self.backend and t.serves(self.p, size):
+            if t.backend == self.backend and t.loops == loops and t.serves(self.p, size):
                 module, function = t.where.split(":")
                 made: Callable[..., None] = getattr(importlib.import_module(module), function)
                 return made

@@ -114,6 +114,7 @@ class Tuned:
     backend: str
     where: str  # "module:function", called as function(x, out, record)
     serves: Callable[[Any, Mapping[str, int]], bool]  # (params, dims): what it was written for
+    loops: bool = False  # serves all leading dimensions in one call: every array then has them
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,6 +221,22 @@ def test_large_products_tuned_and_plain(types: tuple[IntType, IntType]) -> None:
         want = reference("matmul.integer", a, b, bias, p=p, exact=False)[0]
         assert (intsim.run("matmul.integer", a, b, bias, p=p) == want).all()
         assert (intsim.run("matmul.integer", a, b, bias, p=p, tuned=False) == want).all()
+        many = intsim.run("matmul.integer", a.reshape(3, 11, 1100)[:, None], np.stack([b, b[::-1]]), bias, p=p)
+        assert many.shape == (3, 2, 11, 47)
+        assert (many[:, 0].reshape(33, 47) == want).all()
+        other = reference("matmul.integer", a, b[::-1], bias, p=p, exact=False)[0]
+        assert (many[:, 1].reshape(33, 47) == other).all()
+
+
+@pytest.mark.parametrize("depth", [1, 5, 1024, 1025])
+def test_small_products_over_leading_dimensions(depth: int) -> None:
+    a, b = np.full((4, 1, 2, depth), -128, np.int8), np.full((1, 3, 5, depth), -128, np.int8)
+    for bias in (None, np.arange(5, dtype=np.int32), np.full(5, 2**31 - 1, np.int32)):
+        p = MATMUL.params()
+        want = intsim.run("matmul.integer", a, b, bias, p=p, backend="reference")
+        assert want.shape == (4, 3, 2, 5)
+        assert (intsim.run("matmul.integer", a, b, bias, p=p) == want).all()
+        assert (intsim.run("matmul.integer", a, b, bias, p=p, tuned=False) == want).all()
 
 
 @pytest.mark.compiled

@@ -136,11 +136,11 @@ def evaluate(path: str, pairs: str | None, source: str | None, backend: str, as_
     sentence2. For a translation model give --pairs, or --source and --target; for a language model
     --text. Their float figures come with --checkpoint.
     """
-    from intsim.models import checkpoint, evaluate as evaluation, file, transformer_file
+    from intsim.models import checkpoint, evaluate as evaluation, file, transformer_checkpoint, transformer_file
 
     with explained():
         place = transformer_file.find(path)
-        if transformer_file.is_transformer(place):
+        if transformer_file.is_transformer(place) or transformer_checkpoint.is_ours(place):
             if pairs:
                 raise ValueError("a Transformer's pairs come with --pairs FILE")
             model_transformer.evaluate(place, source, backend, as_json, **given)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from intsim.models.vocabulary import Vocabulary
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_MODEL_HELP = "MODEL is a file, or the name of a shipped model: en-de-int8, wikitext2-int8."
+_MODEL_HELP = "MODEL is a file, the name of a shipped model (en-de-int8, wikitext2-int8), or a folder of intsim train."
 
 
 def convert(source: str, output: str, options: tuple[str, ...]) -> None:
@@ -43,7 +43,19 @@ def convert(source: str, output: str, options: tuple[str, ...]) -> None:
     )
 
 
-def _opened(name: str, backend: str) -> tuple[PropagatedModel, IntegerTransformer, Vocabulary]:
+def _opened(name: str, backend: str) -> tuple[Transformer[Any], Vocabulary]:
+    """An integer model, or the float model of a folder of intsim train."""
+    from intsim.models import transformer_checkpoint
+    from intsim.models.vocabulary import Vocabulary
+
+    if Path(name).is_dir():
+        checkpoint = transformer_checkpoint.read(name)
+        return checkpoint.model(), Vocabulary(checkpoint.tokenizer)
+    _, model, vocabulary = _integer(name, backend)
+    return model, vocabulary
+
+
+def _integer(name: str, backend: str) -> tuple[PropagatedModel, IntegerTransformer, Vocabulary]:
     from intsim.models import transformer_file
     from intsim.models.integer_transformer import IntegerTransformer
     from intsim.models.vocabulary import Vocabulary
@@ -84,8 +96,8 @@ def translate(name: str, texts: tuple[str, ...], file: str | None, width: int, c
     from intsim.models import generation
 
     with explained():
-        read, model, vocabulary = _opened(name, backend)
-        if not read.shape.translates:
+        model, vocabulary = _opened(name, backend)
+        if not model.shape.translates:
             raise ValueError(f"{name} is a language model, no translator; use: intsim model complete")
         for text in _texts(texts, file):
             source = _ids(vocabulary, text, model, ends=1)
@@ -106,8 +118,8 @@ def complete(name: str, text: str, tokens: int, cache: bool, backend: str) -> No
     from intsim.models import generation
 
     with explained():
-        read, model, vocabulary = _opened(name, backend)
-        if read.shape.translates:
+        model, vocabulary = _opened(name, backend)
+        if model.shape.translates:
             raise ValueError(f"{name} is a translator; use: intsim model translate")
         prompt = _ids(vocabulary, text, model, ends=0)
         found = generation.stream(model, prompt=prompt, most=tokens, cache=cache)
@@ -143,8 +155,8 @@ def score(name: str, file: Path, windows: int, backend: str, as_json: bool) -> N
     from intsim.models import corpora, scoring
 
     with explained():
-        read, model, vocabulary = _opened(name, backend)
-        if read.shape.translates:
+        model, vocabulary = _opened(name, backend)
+        if model.shape.translates:
             pairs = corpora.tabbed(file)
             sources, targets = (vocabulary.encode([pair[i] for pair in pairs]) for i in (0, 1))
             with counting("scoring", len(pairs)) as progress:
@@ -152,7 +164,7 @@ def score(name: str, file: Path, windows: int, backend: str, as_json: bool) -> N
                 (found,), _ = scoring.measure_pairs([model], together, progress=progress)
         else:
             text = corpora.lines(file)
-            count = scoring.window_count(text, vocabulary, read.shape.positions)
+            count = scoring.window_count(text, vocabulary, model.shape.positions)
             with counting("scoring", min(windows or count, count)) as progress:
                 (found,), _ = scoring.measure([model], text, vocabulary, windows=windows, progress=progress)
     if as_json:
@@ -179,7 +191,7 @@ def trace(
 
     with explained():
         check_folder(plot)
-        read, model, vocabulary = _opened(name, backend)
+        read, model, vocabulary = _integer(name, backend)
         real = None
         if checkpoint:
             real = _float(read, checkpoint).model()
@@ -276,11 +288,10 @@ def evaluate(
 ) -> None:
     from intsim.models import corpora, scoring, transformer_evaluate as evaluation
 
-    read, model, vocabulary = _opened(str(path), backend)
-    real = _float(read, checkpoint) if checkpoint else None
-    models: dict[str, Transformer[Any]] = ({"float": real.model()} if real else {}) | {"integer": model}
+    models, real, vocabulary = _compared(path, checkpoint, backend)
+    shape = next(iter(models.values())).shape
     found: list[Any]
-    if read.shape.translates:
+    if shape.translates:
         if pair_file and not (source_file or target_file):
             pairs = corpora.tabbed(pair_file)
             pairs = corpora.part(pairs, part) if part else pairs
@@ -295,17 +306,33 @@ def evaluate(
         if not text_file:
             raise ValueError("a language model is evaluated on --text FILE")
         text = corpora.lines(text_file)
-        count = scoring.window_count(text, vocabulary, read.shape.positions)
+        count = scoring.window_count(text, vocabulary, shape.positions)
         with counting("scoring", min(windows or count, count)) as progress:
             found = evaluation.on_text(models, vocabulary, text, windows=windows, progress=progress)
-    size = path.stat().st_size
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(one) for one in found], ensure_ascii=False))
         return
-    (_show_pairs if read.shape.translates else _show_text)(found)
+    (_show_pairs if shape.translates else _show_text)(found)
     if real:
+        size = path.stat().st_size
         click.echo(f"{'storage':<34} {megabytes(real.float_bytes)} float32, {megabytes(size)} integer with tokenizer: "
                    f"{real.float_bytes / size:.2f} times less")  # fmt: skip
+
+
+def _compared(
+    path: Path, checkpoint: str | None, backend: str
+) -> tuple[dict[str, Transformer[Any]], TransformerCheckpoint | None, Vocabulary]:
+    """(models by name, the float one first; the checkpoint that an integer model came from)."""
+    if path.is_dir():
+        if checkpoint:
+            raise ValueError(f"{path} is a float model: it is not compared with another; leave --checkpoint out")
+        model, vocabulary = _opened(str(path), backend)
+        return {"float": model}, None, vocabulary
+    read, integer, vocabulary = _integer(str(path), backend)
+    if not checkpoint:
+        return {"integer": integer}, None, vocabulary
+    real = _float(read, checkpoint)
+    return {"float": real.model(), "integer": integer}, real, vocabulary
 
 
 def _show_pairs(found: list[Any]) -> None:

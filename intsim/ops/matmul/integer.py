@@ -103,6 +103,10 @@ def examples() -> dict[str, Any]:
     return made
 
 
+def _unpacked_wrap(p: Params) -> bool:
+    return p.overflow == Overflow.WRAP and min(p.a.bits, p.b.bits) > 4
+
+
 OP = register(
     Op(
         name="matmul.integer",
@@ -123,12 +127,9 @@ OP = register(
             Tuned(
                 "cpu",
                 "intsim.ops.matmul._cpu_blas:matmul",
-                lambda p, size: (
-                    p.overflow == Overflow.WRAP
-                    and min(p.a.bits, p.b.bits) > 4
-                    and size["m"] * size["n"] * size["k"] > 2**14
-                ),
+                lambda p, size: _unpacked_wrap(p) and size["m"] * size["n"] * size["k"] > 2**14,
             ),
+            Tuned("cpu", "intsim.ops.matmul._cpu_blas:batched", lambda p, size: _unpacked_wrap(p), loops=True),
         ),
     )
 )
