@@ -144,3 +144,22 @@ def transformer() -> Any:
         return shape, tensors
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write_trained(transformer: Any) -> Any:
+    """write_trained(folder, **changes of the shape): a random Transformer as intsim train writes it, in float16"""
+    from intsim.models.vocabulary import Vocabulary
+
+    save = pytest.importorskip("safetensors.numpy", reason="pip install 'intsim[models]'").save_file
+
+    def make(folder: Path, **changes: Any) -> Path:
+        vocabulary = Vocabulary.learn(["a dog runs in the house", "the old man sings a song"] * 4, 270)
+        shape, tensors = transformer(**({"vocabulary": vocabulary.size, "positions": 40} | changes))
+        folder.mkdir(parents=True, exist_ok=True)
+        save({name: a.astype(np.float16) for name, a in tensors.items()}, folder / "model.safetensors")
+        (folder / "config.json").write_text(shape.as_text())
+        (folder / "tokenizer.json").write_text(vocabulary.as_text())
+        return folder
+
+    return make
