@@ -89,7 +89,7 @@ class Params(Base):
             *zip(*map(constants, abs(delta) ** (1 / degree)), strict=True),
         ]
         made = (np.array(part, np.int64).reshape(-1) for part in per_head)
-        return cls(degree, *made, int(mantissa), int(exponent), **fields)
+        return cls(degree, *made, int(mantissa), int(exponent), **fields)  # type: ignore[arg-type, call-arg]  # in the order of the fields
 
 
 def spec(
@@ -232,7 +232,9 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
     total, largest = np.int64(0), np.int64(1)
     for j in range(stop):
         r = _base(np.int64(t[j]), query, np.int64(key[j]), np.int64(key_exponent[j]), (s, s_exponent), b, p)
-        weight = _power(program.apply(r, to, to_exponent, rounding), degree) + floor
+        r = program.apply(r, to, to_exponent, rounding)
+        w[j] = r  # at most 127: kept for the last pass
+        weight = _power(r, degree) + floor
         total += weight
         weight = _matched(weight, low, low_exponent, np.int64(value[j]), np.int64(value_exponent[j]), rounding)
         largest = max(largest, weight)
@@ -249,8 +251,7 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
         made, made_exponent = program.multiply(made, made_exponent, low, low_exponent)
         made, made_exponent = program.multiply(made, made_exponent, last, last_exponent)
     for j in range(stop):
-        r = _base(np.int64(t[j]), query, np.int64(key[j]), np.int64(key_exponent[j]), (s, s_exponent), b, p)
-        weight = _power(program.apply(r, to, to_exponent, rounding), degree) + floor
+        weight = _power(np.int64(w[j]), degree) + floor
         weight = program.apply(weight, share, share_exponent, rounding)
         weight = _matched(weight, low, low_exponent, np.int64(value[j]), np.int64(value_exponent[j]), rounding)
         w[j] = program.apply(weight, last, last_exponent, rounding)
