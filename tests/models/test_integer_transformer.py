@@ -62,6 +62,7 @@ def same(a: Scaled, b: Scaled) -> None:
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_backends_agree_to_the_bit(transformer: Any, kind: str, variant: str) -> None:
@@ -72,12 +73,22 @@ def test_backends_agree_to_the_bit(transformer: Any, kind: str, variant: str) ->
     same(logits(IntegerTransformer(model, "cpu")), wanted)
 
 
+def test_a_small_model_with_and_without_kernels_compiled(transformer: Any) -> None:
+    """The uncompiled job runs the programs as Python, the compiled one as kernels, against the same spec."""
+    model = converted(transformer, width=8, layers=1, feed=8)[1]
+    wanted = logits(IntegerTransformer(model, "reference"), IDS[:2, :3])
+    same(logits(IntegerTransformer(model, "cpu"), IDS[:2, :3]), wanted)
+    same(logits(IntegerTransformer(model, "cpu"), IDS[:2, :3], 1), wanted)
+
+
+@pytest.mark.compiled
 @pytest.mark.parametrize("kind", KINDS)
 def test_unbounded_integers_agree_too(transformer: Any, kind: str) -> None:
     _, model = converted(transformer, **KINDS[kind])
     same(logits(IntegerTransformer(model, "exact")), logits(IntegerTransformer(model, "cpu")))
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
@@ -99,6 +110,7 @@ def test_cache_batch_and_padding_change_nothing(transformer: Any, kind: str, var
         same(Scaled(*(part[:4] for part in padded)), wanted)
 
 
+@pytest.mark.compiled
 def test_generation_is_the_same_on_every_path(transformer: Any) -> None:
     _, made = converted(transformer, seed=4)
     made.tensors["positions.exponent"] = made.tensors["positions.exponent"] - 4  # texts end at different places
@@ -114,6 +126,7 @@ def test_generation_is_the_same_on_every_path(transformer: Any) -> None:
     assert found == [beam(IntegerTransformer(made, "reference"), s, width=3) for s in SOURCES]
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("kind", KINDS)
 def test_integers_stand_for_the_float_model(transformer: Any, kind: str) -> None:
     real, model = converted(transformer, width=32, **KINDS[kind])
@@ -133,6 +146,7 @@ def test_integers_stand_for_the_float_model(transformer: Any, kind: str) -> None
     assert np.abs(logs[0] - logs[1]).max() < 0.15
 
 
+@pytest.mark.compiled
 def test_a_trace_changes_nothing_and_holds_integers(transformer: Any) -> None:
     model = IntegerTransformer(converted(transformer)[1])
     seen: list[Any] = []

@@ -16,6 +16,7 @@ from intsim.models.generation import beam, greedy
 from intsim.models.integer_transformer import IntegerTransformer
 from intsim.models.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.compiled  # whole models: too slow without
 TEXT = "the dog sings a song"
 LINES = ["the old man runs", "a dog in the house sings a song", "a song"] * 4
 

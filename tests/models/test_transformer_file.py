@@ -53,6 +53,7 @@ def logits(model: Any) -> Any:
     return made.step(made.start([[5, 6, END]]), np.array([[BEGIN, 7]]))
 
 
+@pytest.mark.compiled
 def test_what_is_read_is_what_was_written(checkpoint: Any, path: Path) -> None:
     model, back = convert(checkpoint), file.read(path)
     assert (back.shape, back.options, back.tokenizer) == (model.shape, model.options, model.tokenizer)
