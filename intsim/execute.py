@@ -123,28 +123,29 @@ class Prepared:
             flat = self._core(*fold(self.op, bound))
             shapes = (bound.loop + port.shape(self.p, bound.size) for port in self.op.outputs)
             return tuple(a.reshape(shape) for a, shape in zip(flat, shapes, strict=True))
-        batch = self._fast(bound.size, loops=True)
-        return self._batched(bound, batch) if batch else self._looped(bound)
+        return self._at_once(bound) if self._fast(bound.size, leading=True) else self._looped(bound)
 
     def _empty(self, port: Any, bound: Bound) -> Array:
         return np.empty(bound.loop + port.shape(self.p, bound.size), port.storage(self.p))
 
-    def _batched(self, bound: Bound, batch: Callable[..., None]) -> tuple[Array, ...]:
-        out = tuple(self._empty(port, bound) for port in self.op.outputs)
-        whole = (
+    def _broadcast(self, bound: Bound) -> list[Array]:
+        return [
             np.broadcast_to(a, bound.loop + a.shape[a.ndim - len(port.core) :])
             for port, a in zip(self.op.inputs, bound.arrays, strict=True)
-        )
-        x = fields_class(*(port.name for port in self.op.inputs))(*whole)
-        batch(x, fields_class(*(port.name for port in self.op.outputs))(*out), self._record(bound.size))
+        ]
+
+    def _at_once(self, bound: Bound) -> tuple[Array, ...]:
+        out = tuple(self._empty(port, bound) for port in self.op.outputs)
+        fast = self._fast(bound.size, leading=True)
+        assert fast is not None
+        x = fields_class(*(port.name for port in self.op.inputs))(*self._broadcast(bound))
+        fast(x, fields_class(*(port.name for port in self.op.outputs))(*out), self._record(bound.size))
         return out
 
     def _looped(self, bound: Bound) -> tuple[Array, ...]:
         out = tuple(self._empty(port, bound) for port in self.op.outputs)
-        cores = [  # a broadcast is marked read-only: unmarked once here, not once a slice
-            writable_view(np.broadcast_to(a, bound.loop + a.shape[a.ndim - len(port.core) :]))
-            for port, a in zip(self.op.inputs, bound.arrays, strict=True)
-        ]
+        # a broadcast is marked read-only: unmarked once here, not once a slice
+        cores = [writable_view(a) for a in self._broadcast(bound)]
         for at in np.ndindex(bound.loop):
             for whole, part in zip(out, self._core(tuple(a[at] for a in cores), bound.size), strict=True):
                 whole[at] = part
@@ -162,9 +163,9 @@ class Prepared:
         out = self.op.program.wire(stage, *bound.arrays, self.p)
         return out if isinstance(out, tuple) else (out,)
 
-    def _fast(self, size: dict[str, int], *, loops: bool = False) -> Callable[..., None] | None:
+    def _fast(self, size: dict[str, int], *, leading: bool = False) -> Callable[..., None] | None:
         for t in self.op.tuned if self.tuned else ():
-            if t.backend == self.backend and t.loops == loops and t.serves(self.p, size):
+            if t.backend == self.backend and t.leading == leading and t.serves(self.p, size):
                 module, function = t.where.split(":")
                 made: Callable[..., None] = getattr(importlib.import_module(module), function)
                 return made

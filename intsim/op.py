@@ -109,12 +109,15 @@ Program = Elementwise | Rowwise | Contraction | Composition
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A faster implementation that must equal the program. ``where`` is imported only when used."""
+    """A faster implementation that must equal the program. ``where`` is imported only when used.
+
+    leading: it takes all leading dimensions at once, where they would be calls of their own.
+    """
 
     backend: str
     where: str  # "module:function", called as function(x, out, record)
     serves: Callable[[Any, Mapping[str, int]], bool]  # (params, dims): what it was written for
-    loops: bool = False  # serves all leading dimensions in one call: every array then has them
+    leading: bool = False
 
 
 @dataclass(frozen=True, slots=True)

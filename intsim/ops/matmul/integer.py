@@ -103,10 +103,6 @@ def examples() -> dict[str, Any]:
     return made
 
 
-def _unpacked_wrap(p: Params) -> bool:
-    return p.overflow == Overflow.WRAP and min(p.a.bits, p.b.bits) > 4
-
-
 OP = register(
     Op(
         name="matmul.integer",
@@ -127,9 +123,18 @@ OP = register(
             Tuned(
                 "cpu",
                 "intsim.ops.matmul._cpu_blas:matmul",
-                lambda p, size: _unpacked_wrap(p) and size["m"] * size["n"] * size["k"] > 2**14,
+                lambda p, size: (
+                    p.overflow == Overflow.WRAP
+                    and min(p.a.bits, p.b.bits) > 4
+                    and size["m"] * size["n"] * size["k"] > 2**14
+                ),
             ),
-            Tuned("cpu", "intsim.ops.matmul._cpu_blas:batched", lambda p, size: _unpacked_wrap(p), loops=True),
+            Tuned(
+                "cpu",
+                "intsim.ops.matmul._cpu_blas:stacked",
+                lambda p, size: p.overflow == Overflow.WRAP and min(p.a.bits, p.b.bits) > 4,
+                leading=True,
+            ),
         ),
     )
 )

@@ -81,13 +81,15 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
         np.int64(x.mantissa[i]), np.int64(x.exponent[i]), p.weight_mantissa, p.weight_exponent
     )
     match, match_exponent = own, own_exponent
-    if program.less(p.bias_mantissa, p.bias_exponent, own, own_exponent):
+    other = program.less(p.bias_mantissa, p.bias_exponent, own, own_exponent)
+    if other:
         match, match_exponent = p.bias_mantissa, p.bias_exponent
     by, by_exponent = program.quotient(match, match_exponent, own, own_exponent)
     from_bias, from_bias_exponent = program.quotient(match, match_exponent, p.bias_mantissa, p.bias_exponent)
     for j in range(acc.shape[0]):
         value = program.apply(np.int64(acc[j]), p.ratio_mantissa[j], p.ratio_exponent[j], p.rounding)  # <= 2**30
-        value = program.apply(value, by, by_exponent, p.rounding)
+        if other:  # else the ratio is 1
+            value = program.apply(value, by, by_exponent, p.rounding)
         z[j] = value + program.apply(p.bias[j], from_bias, from_bias_exponent, p.rounding)
     out.mantissa[i] = match
     out.exponent[i] = match_exponent
