@@ -32,7 +32,11 @@ for command in model_transformer.COMMANDS:
 @click.option("-o", "--output", required=True, help="The file to write, for example minilm-w8a8.safetensors.")
 @click.option("--calibrate", "calibration", type=click.Path(), help="Text for calibration, a line a sentence.")
 @click.option(
-    "--option", "options", multiple=True, metavar="NAME=VALUE", help="A choice for a trained Transformer, see below."
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A choice for a trained Transformer, as above; may be given several times.",
 )
 def convert(source: str, output: str, calibration: str | None, options: tuple[str, ...]) -> None:
     """Convert a checkpoint to an integer model.
