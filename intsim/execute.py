@@ -107,6 +107,7 @@ class Prepared:
         self.op, self.p, self.backend, self.tuned = op, p, backend, tuned
         self._records: dict[tuple[tuple[str, int], ...], Any] = {}
         self._kernel: Callable[..., None] | None = None
+        self._stages: dict[tuple[str, int], Prepared] = {}  # of a composition
         self._wide = widen(p, object if backend == "exact" else np.int64)
 
     def __call__(self, *arrays: Any) -> Any:
@@ -122,17 +123,29 @@ class Prepared:
             flat = self._core(*fold(self.op, bound))
             shapes = (bound.loop + port.shape(self.p, bound.size) for port in self.op.outputs)
             return tuple(a.reshape(shape) for a, shape in zip(flat, shapes, strict=True))
-        return self._looped(bound)
+        return self._at_once(bound) if self._fast(bound.size, leading=True) else self._looped(bound)
 
     def _empty(self, port: Any, bound: Bound) -> Array:
         return np.empty(bound.loop + port.shape(self.p, bound.size), port.storage(self.p))
 
-    def _looped(self, bound: Bound) -> tuple[Array, ...]:
-        out = tuple(self._empty(port, bound) for port in self.op.outputs)
-        cores = [  # a broadcast is marked read-only: unmarked once here, not once a slice
-            writable_view(np.broadcast_to(a, bound.loop + a.shape[a.ndim - len(port.core) :]))
+    def _broadcast(self, bound: Bound) -> list[Array]:
+        return [
+            np.broadcast_to(a, bound.loop + a.shape[a.ndim - len(port.core) :])
             for port, a in zip(self.op.inputs, bound.arrays, strict=True)
         ]
+
+    def _at_once(self, bound: Bound) -> tuple[Array, ...]:
+        out = tuple(self._empty(port, bound) for port in self.op.outputs)
+        fast = self._fast(bound.size, leading=True)
+        assert fast is not None
+        x = fields_class(*(port.name for port in self.op.inputs))(*self._broadcast(bound))
+        fast(x, fields_class(*(port.name for port in self.op.outputs))(*out), self._record(bound.size))
+        return out
+
+    def _looped(self, bound: Bound) -> tuple[Array, ...]:
+        out = tuple(self._empty(port, bound) for port in self.op.outputs)
+        # a broadcast is marked read-only: unmarked once here, not once a slice
+        cores = [writable_view(a) for a in self._broadcast(bound)]
         for at in np.ndindex(bound.loop):
             for whole, part in zip(out, self._core(tuple(a[at] for a in cores), bound.size), strict=True):
                 whole[at] = part
@@ -142,14 +155,17 @@ class Prepared:
         assert isinstance(self.op.program, Composition)
 
         def stage(name: str, *arrays: Any, p: Any) -> Any:
-            return run(name, *arrays, p=p, backend=self.backend, tuned=self.tuned)
+            key = name, id(p)  # a stage keeps its parameters alive: no other object gets the id
+            if key not in self._stages:
+                self._stages[key] = prepare(name, p=p, backend=self.backend, tuned=self.tuned)
+            return self._stages[key](*arrays)
 
         out = self.op.program.wire(stage, *bound.arrays, self.p)
         return out if isinstance(out, tuple) else (out,)
 
-    def _fast(self, size: dict[str, int]) -> Callable[..., None] | None:
+    def _fast(self, size: dict[str, int], *, leading: bool = False) -> Callable[..., None] | None:
         for t in self.op.tuned if self.tuned else ():
-            if t.backend == self.backend and t.serves(self.p, size):
+            if t.backend == self.backend and t.leading == leading and t.serves(self.p, size):
                 module, function = t.where.split(":")
                 made: Callable[..., None] = getattr(importlib.import_module(module), function)
                 return made

@@ -129,6 +129,6 @@ int4, uint4 = IntType(4), IntType(4, signed=False)
 int8, uint8 = IntType(8), IntType(8, signed=False)
 int16, uint16 = IntType(16), IntType(16, signed=False)
 int24, int32, int48 = IntType(24), IntType(32), IntType(48)
-int8_narrow = IntType(8, narrow_range=True)
+int8_narrow, int16_narrow = IntType(8, narrow_range=True), IntType(16, narrow_range=True)
 unlimited = IntType(64)  # nothing inside the limits leaves it: the type that never saturates
 float32 = FloatType(32)

@@ -24,7 +24,7 @@ class Port:
         value, not a second code path); a dimension's name stands for its size.
     below: elements lie in ``[0, below)`` where ``below`` is a dimension: an index into it.
     upto: elements lie in ``[1, upto]``: a length along it.
-    low: elements are at least this (an int), where the type allows less.
+    low, high: elements are at least, at most this (an int), where the type allows more.
     numbers: what a float may be: "not NaN", "finite", "not negative" or "positive" (and finite).
     packing: elements of 4 bits share a byte along the last axis.
     """
@@ -36,6 +36,7 @@ class Port:
     below: str | None = None
     upto: str | None = None
     low: int | None = None
+    high: int | None = None
     numbers: str = "not NaN"
     packing: bool = False
 
@@ -69,7 +70,7 @@ class Port:
             return 0, size[self.below] - 1
         if self.upto:
             return 1, size[self.upto]
-        return (t.qmin if self.low is None else self.low), t.qmax
+        return (t.qmin if self.low is None else self.low), (t.qmax if self.high is None else self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +109,15 @@ Program = Elementwise | Rowwise | Contraction | Composition
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A faster implementation that must equal the program. ``where`` is imported only when used."""
+    """A faster implementation that must equal the program. ``where`` is imported only when used.
+
+    leading: it takes all leading dimensions at once, where they would be calls of their own.
+    """
 
     backend: str
     where: str  # "module:function", called as function(x, out, record)
     serves: Callable[[Any, Mapping[str, int]], bool]  # (params, dims): what it was written for
+    leading: bool = False
 
 
 @dataclass(frozen=True, slots=True)

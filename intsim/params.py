@@ -266,7 +266,7 @@ def holds(kind: Kind, value: Any) -> bool:
         case Choice():
             return value in kind.options
         case Stage():
-            fixed = all(getattr(value, name) == v for name, v in kind.fixed.items())
+            fixed = all(np.all(getattr(value, name) == v) for name, v in kind.fixed.items())
             return fixed and all(test(value) for *_, test in conditions(kind.params))
     return True
 

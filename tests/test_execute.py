@@ -221,6 +221,22 @@ def test_large_products_tuned_and_plain(types: tuple[IntType, IntType]) -> None:
         want = reference("matmul.integer", a, b, bias, p=p, exact=False)[0]
         assert (intsim.run("matmul.integer", a, b, bias, p=p) == want).all()
         assert (intsim.run("matmul.integer", a, b, bias, p=p, tuned=False) == want).all()
+        many = intsim.run("matmul.integer", a.reshape(3, 11, 1100)[:, None], np.stack([b, b[::-1]]), bias, p=p)
+        assert many.shape == (3, 2, 11, 47)
+        assert (many[:, 0].reshape(33, 47) == want).all()
+        other = reference("matmul.integer", a, b[::-1], bias, p=p, exact=False)[0]
+        assert (many[:, 1].reshape(33, 47) == other).all()
+
+
+@pytest.mark.parametrize("depth", [1, 5, 1024, 1025])
+def test_small_products_over_leading_dimensions(depth: int) -> None:
+    a, b = np.full((4, 1, 2, depth), -128, np.int8), np.full((1, 3, 5, depth), -128, np.int8)
+    for bias in (None, np.arange(5, dtype=np.int32), np.full(5, 2**31 - 1, np.int32)):
+        p = MATMUL.params()
+        want = intsim.run("matmul.integer", a, b, bias, p=p, backend="reference")
+        assert want.shape == (4, 3, 2, 5)
+        assert (intsim.run("matmul.integer", a, b, bias, p=p) == want).all()
+        assert (intsim.run("matmul.integer", a, b, bias, p=p, tuned=False) == want).all()
 
 
 @pytest.mark.compiled
@@ -260,3 +276,23 @@ def test_a_forked_child_can_run() -> None:
         os._exit(0 if (intsim.run("requantize.single_rounding", acc, p=p) == want).all() else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize("types", [(int8, int8), (uint8, int8), (IntType(16), int8)])
+def test_stacked_products_are_products_of_their_own(types: tuple[IntType, IntType], monkeypatch: Any) -> None:
+    from intsim.ops.matmul import _cpu_blas
+
+    monkeypatch.setattr(_cpu_blas, "STACK", 2000)  # several pieces along the stack
+    a_type, b_type = types
+    generator = np.random.default_rng(11)
+    a = generator.integers(a_type.qmin, a_type.qmax + 1, (3, 1, 5, 1200)).astype(a_type.storage)
+    b = generator.integers(b_type.qmin, b_type.qmax + 1, (4, 7, 1200)).astype(b_type.storage)
+    bias = generator.integers(-(2**31), 2**31, (3, 1, 7)).astype(np.int32)
+    p = MATMUL.params(a_type.qmin // 2, [1, -2, 0, 7, -128, 5, 127], a=a_type, b=b_type)
+    got = intsim.run(MATMUL, a, b, bias, p=p)
+    assert got.shape == (3, 4, 5, 7)
+    for i in range(3):
+        for j in range(4):
+            (want,) = reference(MATMUL, a[i, 0], b[j], bias[i, 0], p=p, exact=False)
+            assert (got[i, j] == want).all()
+    assert intsim.run(MATMUL, a[:0], b, p=p).shape == (0, 4, 5, 7)

@@ -67,6 +67,14 @@ def test_integers_as_scales(n: int) -> None:
         assert real(got) == n
 
 
+@given(st.floats(1e-300, 1e300))
+@example(1.0)
+@example(1 - 2.0**-53)  # rounds up to a power of two
+def test_real_numbers_as_scales(value: float) -> None:
+    mantissa, exponent = spec.of_real(value)
+    check_nearest((int(mantissa), int(exponent)), Fraction(value))
+
+
 @given(SCALES, SCALES)
 def test_the_order_is_that_of_the_values(a: tuple[int, int], b: tuple[int, int]) -> None:
     wanted = real(a) < real(b)

@@ -2,97 +2,80 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from intsim.cli import model_transformer
+from intsim.cli.messages import BACKENDS, check_folder, counting, explained, lines, megabytes
+
 if TYPE_CHECKING:
     from intsim.models.text import Sentence
 
-BACKENDS = click.Choice(["reference", "exact", "cpu"])
 MOST_COSINES = 8  # sentences whose cosines a summary shows
-
-
-class BadInput(click.ClickException):
-    """What the user gave cannot be used."""
-
-    exit_code = 2
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Errors that say what to do, without a traceback."""
-    try:
-        yield
-    except ModuleNotFoundError as missing:
-        raise click.ClickException(str(missing)) from None
-    except OSError as wrong:
-        place = f"{wrong.filename}: " if wrong.filename else ""
-        raise BadInput(f"{place}{wrong.strerror or wrong}") from None
-    except ValueError as wrong:
-        raise BadInput(str(wrong)) from None
-
-
-@contextlib.contextmanager
-def _progress(label: str, count: int) -> Iterator[Callable[[int], None]]:
-    with click.progressbar(length=count, label=label, file=sys.stderr) as bar:
-        yield bar.update
-
-
-def _lines(path: str) -> list[str]:
-    with click.open_file(path, encoding="utf-8") as file:
-        try:
-            lines: list[str] = file.read().split("\n")
-        except UnicodeDecodeError as wrong:
-            raise ValueError(f"{path} is not UTF-8: {wrong}") from None
-    return lines[:-1] if lines[-1] == "" else lines
-
-
-def _check_folder(output: str | None) -> None:
-    """Before the work, not after it."""
-    if output and not Path(output).parent.is_dir():
-        raise ValueError(f"{Path(output).parent} is no folder; create it first")
-    if output and Path(output).is_dir():
-        raise ValueError(f"{output} is a folder; give the name of a file")
 
 
 @click.group()
 def model() -> None:
-    """Integer Transformers: convert, run, evaluate."""
+    """Integer Transformers: convert, run, translate, evaluate."""
+
+
+for command in model_transformer.COMMANDS:
+    model.add_command(command)
 
 
 @model.command()
 @click.argument("source")
 @click.option("-o", "--output", required=True, help="The file to write, for example minilm-w8a8.safetensors.")
 @click.option("--calibrate", "calibration", type=click.Path(), help="Text for calibration, a line a sentence.")
-def convert(source: str, output: str, calibration: str | None) -> None:
-    """Convert a BERT checkpoint to an integer model.
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A choice for a trained Transformer, as above; may be given several times.",
+)
+def convert(source: str, output: str, calibration: str | None, options: tuple[str, ...]) -> None:
+    """Convert a checkpoint to an integer model.
 
-    SOURCE is a folder in Hugging Face layout (config.json, model.safetensors, tokenizer.json), or the
-    name of an installed package that holds one.
+    SOURCE is a BERT checkpoint: a folder in Hugging Face layout (config.json, model.safetensors,
+    tokenizer.json), or the name of an installed package that holds one. Or it is a folder of
+    intsim train with polynomial attention and the l1 norm: no calibration is needed, and
+    --option takes
+
+    \b
+    residual=int16|int8                     type of the sums that run through all layers
+    weights=row|tensor                      what shares a scale
+    probabilities=denominator|explicit      their sum goes to the scale, or is divided out
+    probability=uint8|int8|int16            their type
+    policy=when_needed|always|powers_of_two when a row is rescaled
+    centring=exact|rounded_mean             of the l1 norm
+    rounding=ties_to_away|...               of every rescaling
     """
-    from intsim.models import calibrate, checkpoint, convert as conversion, file
+    from intsim.models import calibrate, checkpoint, convert as conversion, file, transformer_checkpoint
     from intsim.models.calibration_text import SENTENCES
 
-    with _explained():
-        _check_folder(output)
-        texts = [t for t in _lines(calibration) if t.strip()] if calibration else list(SENTENCES)
+    with explained():
+        check_folder(output)
+        if transformer_checkpoint.is_ours(source):
+            if calibration:
+                raise ValueError(f"{source} needs no calibration: leave --calibrate out")
+            model_transformer.convert(source, output, options)
+            return
+        if options:
+            raise ValueError("--option is for folders of intsim train; a BERT checkpoint takes none")
+        texts = [t for t in lines(calibration) if t.strip()] if calibration else list(SENTENCES)
         read = checkpoint.read(source)
-        with _progress("calibrating", len(texts)) as progress:
+        with counting("calibrating", len(texts)) as progress:
             ranges = calibrate.measure(read, texts, progress)
         made = conversion.convert(read, ranges)
         size = file.write(made, output)
     s = made.shape
     click.echo(f"{output}: {s.layers} layers, {s.heads} heads, hidden size {s.hidden}, at most {s.tokens} tokens")
-    click.echo(
-        f"{_megabytes(size)}, {100 * size / read.weight_bytes:.1f} % of {_megabytes(read.weight_bytes)} in float"
-    )
+    click.echo(f"{megabytes(size)}, {100 * size / read.weight_bytes:.1f} % of {megabytes(read.weight_bytes)} in float")
     click.echo(f"calibrated on {ranges.sentences} sentences{'' if calibration else ' that are shipped with intsim'}")
 
 
@@ -114,14 +97,14 @@ def run(
     from intsim.models import encoder, file, text
     from intsim.models.float_encoder import normalised
 
-    with _explained():
+    with explained():
         if pooled and not output:
             raise ValueError("--pooled says what to write to a file: give one with -o")
         if texts and source:
             raise ValueError("give --text or --file, not both")
-        _check_folder(output)
+        check_folder(output)
         read = file.read(path)
-        sentences = text.TextReader(read.tokenizer, read.shape).read(list(texts) or _lines(source or "-"))
+        sentences = text.TextReader(read.tokenizer, read.shape).read(list(texts) or lines(source or "-"))
         if not sentences:
             raise ValueError("there is no text; give --text, --file, or lines on standard input")
         for number, sentence in enumerate(sentences, start=1):
@@ -130,7 +113,7 @@ def run(
                     f"text {number} is cut to {read.shape.tokens} tokens, {sentence.dropped} are left out", err=True
                 )
         made = encoder.IntegerEncoder(read, backend)
-        with _progress("embedding", len(sentences)) as progress:
+        with counting("embedding", len(sentences)) as progress:
             integers = made.embed([s.ids for s in sentences], progress=progress)
         real = normalised(integers).astype("float32")
         if output:
@@ -144,23 +127,34 @@ def run(
 
 
 @model.command()
-@click.argument("path", metavar="MODEL", type=click.Path())
-@click.argument("pairs", type=click.Path())
-@click.option("--checkpoint", "source", required=True, help="The float model: a folder, or an installed package.")
+@click.argument("path", metavar="MODEL")
+@click.argument("pairs", type=click.Path(), required=False)
+@click.option("--checkpoint", "source", help="The float model: a folder, or an installed package.")
 @click.option("--backend", type=BACKENDS, default="cpu", show_default=True, help="All give the same bits.")
+@model_transformer.evaluate_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(path: str, pairs: str, source: str, backend: str, as_json: bool) -> None:
+def evaluate(path: str, pairs: str | None, source: str | None, backend: str, as_json: bool, **given: Any) -> None:
     """Compare MODEL with the float model that it came from.
 
-    PAIRS is tab-separated, without quoting: genre, file, year, id, score, sentence1, sentence2.
+    For an encoder PAIRS is tab-separated, without quoting: genre, file, year, id, score, sentence1,
+    sentence2. For a translation model give --pairs, or --source and --target; for a language model
+    --text. Their float figures come with --checkpoint.
     """
-    from intsim.models import checkpoint, evaluate as evaluation, file
+    from intsim.models import checkpoint, evaluate as evaluation, file, transformer_checkpoint, transformer_file
 
-    with _explained():
+    with explained():
+        place = transformer_file.find(path)
+        if transformer_file.is_transformer(place) or transformer_checkpoint.is_ours(place):
+            if pairs:
+                raise ValueError("a Transformer's pairs come with --pairs FILE")
+            model_transformer.evaluate(place, source, backend, as_json, **given)
+            return
+        if not pairs or not source:
+            raise ValueError("an encoder is evaluated on PAIRS, against --checkpoint: give both")
         read_pairs = evaluation.read_pairs(pairs)
         read = file.read(path)
         texts = {t for pair in read_pairs for t in (pair.first, pair.second)}
-        with _progress("embedding", 2 * len(texts)) as progress:
+        with counting("embedding", 2 * len(texts)) as progress:
             found = evaluation.evaluate(
                 read, Path(path).stat().st_size, checkpoint.read(source), read_pairs, backend, progress
             )
@@ -170,7 +164,7 @@ def evaluate(path: str, pairs: str, source: str, backend: str, as_json: bool) ->
     loss = 100 * (found.float_spearman - found.integer_spearman)
     for name, real, integer in (
         ("Spearman x100 with human scores", f"{100 * found.float_spearman:.2f}", f"{100 * found.integer_spearman:.2f}"),
-        ("file size", _megabytes(found.float_bytes), _megabytes(found.integer_bytes)),
+        ("file size", megabytes(found.float_bytes), megabytes(found.integer_bytes)),
         ("time for a sentence", f"{1000 * found.float_seconds:.1f} ms", f"{1000 * found.integer_seconds:.1f} ms"),
     ):
         click.echo(f"{name:<34} float {real:>9}   integer {integer:>9}")
@@ -180,16 +174,12 @@ def evaluate(path: str, pairs: str, source: str, backend: str, as_json: bool) ->
     click.echo(f"{found.pairs} pairs, {found.sentences} sentences, backend {backend}")
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
-
-
 def _write_array(path: str, array: Any) -> None:
     import io
 
     import numpy as np
 
-    from intsim.models.file import replace
+    from intsim.models.container import replace
 
     buffer = io.BytesIO()
     np.save(buffer, array)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from intsim.cli.messages import explained
+
 if TYPE_CHECKING:
     from intsim.models.architecture import Architecture
     from intsim.training.loop import Progress, Run
@@ -96,7 +98,7 @@ def translation(
     intsim train translation --source train.en --target train.de \\
         --valid-source val.en --valid-target val.de --out runs/multi30k
     """
-    with _explained():
+    with explained():
         from intsim.models import corpora
         from intsim.training import batches
 
@@ -143,7 +145,7 @@ def lm(text: Path, valid: Path, **given: Any) -> None:
     \b
     intsim train lm --text wikitext-2/train.txt.gz --valid wikitext-2/valid.txt --out runs/lm
     """
-    with _explained():
+    with explained():
         import torch
 
         from intsim.models import corpora
@@ -261,9 +263,3 @@ def _end(run: Run, done: bool) -> None:
     click.echo(
         f"{what}; the best weights are in {run.folder} (convert them: intsim model convert {run.folder} -o FILE)"
     )
-
-
-def _explained() -> Any:
-    from intsim.cli.model import _explained as explained
-
-    return explained()

@@ -23,8 +23,8 @@ def read_text(file: Path) -> str:
 
 
 def lines(file: Path) -> list[str]:
-    """The lines of a file."""
-    return read_text(file).removesuffix("\n").split("\n")
+    """The lines of a file, without their ends."""
+    return [line.removesuffix("\r") for line in read_text(file).removesuffix("\n").split("\n")]
 
 
 def parallel(source: Path, target: Path) -> list[tuple[str, str]]:

@@ -153,27 +153,28 @@ def scale_names(shape: Shape) -> tuple[str, ...]:
 
 def check(model: IntegerModel) -> None:
     """Raises ValueError where a step, a tensor or a scale is missing, of another kind, or one too many."""
-    _same_names("step", model.steps, step_ops(model.shape))
+    same_names("step", model.steps, step_ops(model.shape))
     for name, op in step_ops(model.shape).items():
         try:
             get(op).check(model.steps[name])
         except TypeError as wrong:
             raise ValueError(f"step {name}: {wrong}") from None
     wanted = tensor_types(model.shape)
-    _same_names("tensor", model.tensors, wanted)
+    same_names("tensor", model.tensors, wanted)
     for name, (dtype, dims) in wanted.items():
         a = model.tensors[name]
         if a.dtype != dtype or a.shape != dims:
             raise ValueError(
                 f"tensor {name} is {a.dtype} {a.shape}, needs {dtype} {dims}; convert the checkpoint again"
             )
-    _same_names("scale", model.scales, scale_names(model.shape))
+    same_names("scale", model.scales, scale_names(model.shape))
     for name, scale in model.scales.items():
         if not (isinstance(scale, float) and 0 < scale < math.inf):
             raise ValueError(f"scale {name} is {scale!r}, needs a positive number")
 
 
-def _same_names(what: str, got: Mapping[str, Any], wanted: Any) -> None:
+def same_names(what: str, got: Mapping[str, Any], wanted: Any) -> None:
+    """Raises ValueError where a name is missing, or one too many."""
     missing, extra = [n for n in wanted if n not in got], [n for n in got if n not in wanted]
     for word, names in (("lacks", missing), ("has an unknown", extra)):
         if names:

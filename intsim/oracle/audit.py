@@ -78,7 +78,7 @@ def _extremes(op: Op, cases: Sequence[Case]) -> Iterator[str]:
             if not isinstance(t, IntType) or port.below or port.upto or port.packed(case.params) or not a.size:
                 continue
             integer = True
-            least = t.qmin if port.low is None else port.low
-            low, high = low or int(a.min()) == least, high or int(a.max()) == t.qmax
+            least, most = t.qmin if port.low is None else port.low, t.qmax if port.high is None else port.high
+            low, high = low or int(a.min()) == least, high or int(a.max()) == most
         if integer and not (low and high):
             yield f"no case has the {'lowest' if not low else 'highest'} value of {port.name}"

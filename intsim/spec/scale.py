@@ -39,6 +39,18 @@ def quotient(a: Scale, b: Scale) -> Scale:
     return normal(divide(a[0] << shift, b[0], Rounding.TIES_TO_POSITIVE), a[1] - b[1] - shift)
 
 
+def of_real(values: Any) -> tuple[Any, Any]:
+    """Positive, finite real numbers as scales, to the nearest; int64 arrays. For the host, before anything runs.
+
+    Raises ValueError where a number is not positive and finite.
+    """
+    values = np.asarray(values, np.float64)
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(f"a scale is positive and finite; got {values[~(np.isfinite(values) & (values > 0))].flat[0]}")
+    fraction, exponent = np.frexp(values)
+    return normal(np.rint(np.ldexp(fraction, BITS)).astype(np.int64), exponent.astype(np.int64) - BITS)
+
+
 def bit_length(n: Any) -> Any:
     """The number of bits of ``n`` >= 0, by halving: no float sees it."""
     length = 0 * n
@@ -67,7 +79,7 @@ def smaller(a: Scale, b: Scale) -> Scale:
 
 def smallest(scale: Scale, counted: Any) -> Scale:
     """The smallest along the last axis of those that are ``counted``; at least one is."""
-    mantissa, exponent = (np.where(counted, part, part.max()) for part in scale)
+    mantissa, exponent = (np.where(counted, part, part.max(initial=-(1 << BITS))) for part in scale)
     low = exponent.min(axis=-1, keepdims=True)
     return np.where(exponent == low, mantissa, 1 << BITS).min(axis=-1, keepdims=True), low
 

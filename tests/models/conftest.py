@@ -124,3 +124,42 @@ def sentences(checkpoint: Any) -> list[Any]:
     from intsim.models.text import TextReader
 
     return [s.ids for s in TextReader(checkpoint.tokenizer, checkpoint.shape).read(TEXTS)]
+
+
+@pytest.fixture(scope="session")
+def transformer() -> Any:
+    """transformer(**changes of the shape) -> (Architecture, random float32 tensors)"""
+    from intsim.models.architecture import Architecture, Task
+    from intsim.models.transformer_checkpoint import tensor_shapes
+
+    def make(seed: int = 1, **changes: Any) -> Any:
+        usual = {"task": Task.TRANSLATION, "width": 16, "layers": 2, "heads": 2, "feed": 24, "vocabulary": 40}
+        shape = Architecture(**(usual | {"positions": 12} | changes))  # type: ignore[arg-type]
+        draw = np.random.default_rng(seed)
+        tensors = {}
+        for name, dims in tensor_shapes(shape).items():
+            spread = 0.5 if len(dims) == 1 else dims[-1] ** -0.5
+            middle = 1.0 if name.endswith(("norm.weight", "shift")) else 0.0
+            tensors[name] = (middle + spread * draw.normal(size=dims)).astype(np.float32)
+        return shape, tensors
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_trained(transformer: Any) -> Any:
+    """write_trained(folder, **changes of the shape): a random Transformer as intsim train writes it, in float16"""
+    from intsim.models.vocabulary import Vocabulary
+
+    save = pytest.importorskip("safetensors.numpy", reason="pip install 'intsim[models]'").save_file
+
+    def make(folder: Path, **changes: Any) -> Path:
+        vocabulary = Vocabulary.learn(["a dog runs in the house", "the old man sings a song"] * 4, 270)
+        shape, tensors = transformer(**({"vocabulary": vocabulary.size, "positions": 40} | changes))
+        folder.mkdir(parents=True, exist_ok=True)
+        save({name: a.astype(np.float16) for name, a in tensors.items()}, folder / "model.safetensors")
+        (folder / "config.json").write_text(shape.as_text())
+        (folder / "tokenizer.json").write_text(vocabulary.as_text())
+        return folder
+
+    return make

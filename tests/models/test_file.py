@@ -12,7 +12,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from intsim.models import calibrate, convert, file
+from intsim.models import calibrate, container, convert, file
 from intsim.models.checkpoint import read as read_checkpoint
 from intsim.models.encoder import IntegerEncoder
 
@@ -31,7 +31,7 @@ def parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def forge(path: Path, header: dict[str, Any], tensors: dict[str, Any]) -> None:
     """A changed model with a matching sha256."""
     header.pop("sha256", None)
-    header["sha256"] = file._digest(header, tensors)
+    header["sha256"] = container.digest(header, tensors)
     save_file(tensors, path, metadata={"intsim": json.dumps(header)})
 
 

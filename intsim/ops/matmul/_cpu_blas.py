@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 ROWS = 512  # rows of ``a`` at a time: bounds the memory of the float copies
+STACK = 2**21  # elements of pairs at a time: likewise
 
 
 def _farthest(qmin: int, qmax: int, zero_point: Any) -> int:
@@ -18,20 +19,52 @@ def _farthest(qmin: int, qmax: int, zero_point: Any) -> int:
     return int(max(np.max(qmax - zero_point), np.max(zero_point - qmin), 1))
 
 
-def matmul(x: Any, out: Any, p: Any) -> None:
-    """Fills ``out.acc``; serves overflow = WRAP with operands that are not packed."""
+def _pieces(p: Any) -> tuple[Any, int]:
+    """The float type to multiply in, and the terms of which a sum is exact in it."""
     bound = _farthest(p.a.qmin, p.a.qmax, p.a_zero_point) * _farthest(p.b.qmin, p.b.qmax, p.b_zero_point)
     narrow = bound <= 2**18  # at least 64 terms a piece, else float64 is the faster one
-    dtype, terms = (np.float32, 2**24 // bound) if narrow else (np.float64, 2**53 // bound)
-    depth = x.a.shape[1]
-    b = x.b.astype(dtype) - p.b_zero_point.astype(dtype)[:, None]
-    bits = p.acc.bits
+    return (np.float32, 2**24 // bound) if narrow else (np.float64, 2**53 // bound)
+
+
+def _centred(q: Any, zero_point: Any, dtype: Any) -> Any:
+    return q.astype(dtype) - zero_point.astype(dtype) if np.any(zero_point) else q.astype(dtype)
+
+
+def _product(a: Any, b: Any, bias: Any, out: Any, p: Any, terms: int) -> None:
+    """``out = a b^T + bias``, wrapped. a, b: centred, in a float type; a sum of ``terms`` products is exact in it."""
+    depth = a.shape[-1]
+    largest = 2**24 if a.dtype == np.float32 else 2**53
+    if depth <= terms and largest <= p.acc.qmax and not bias.any():
+        out[...] = a @ b.swapaxes(-1, -2)  # one piece that fits: nothing wraps
+        return
+    acc = np.zeros(out.shape, np.int64) + bias[..., None, :]
+    for k in range(0, depth, terms):
+        acc += (a[..., k : k + terms] @ b[..., k : k + terms].swapaxes(-1, -2)).astype(np.int64)
+    if p.acc.bits < 63:
+        low = p.acc.qmax + 1 - (1 << p.acc.bits)
+        acc = ((acc - low) & ((1 << p.acc.bits) - 1)) + low
+    out[...] = acc
+
+
+def matmul(x: Any, out: Any, p: Any) -> None:
+    """Fills ``out.acc``; serves overflow = WRAP with operands that are not packed."""
+    dtype, terms = _pieces(p)
+    b = _centred(x.b, p.b_zero_point[:, None], dtype)
     for top in range(0, x.a.shape[0], ROWS):
-        a = x.a[top : top + ROWS].astype(dtype) - dtype(p.a_zero_point)
-        acc = np.zeros((a.shape[0], b.shape[0]), np.int64) + x.bias
-        for k in range(0, depth, terms):
-            acc += (a[:, k : k + terms] @ b[:, k : k + terms].T).astype(np.int64)
-        if bits < 63:
-            low = p.acc.qmax + 1 - (1 << bits)
-            acc = ((acc - low) & ((1 << bits) - 1)) + low
-        out.acc[top : top + ROWS] = acc
+        at = slice(top, top + ROWS)
+        _product(_centred(x.a[at], np.int64(p.a_zero_point), dtype), b, x.bias, out.acc[at], p, terms)
+
+
+def stacked(x: Any, out: Any, p: Any) -> None:
+    """``matmul`` of many pairs, along the leading dimensions."""
+    dtype, terms = _pieces(p)
+    count = int(np.prod(out.acc.shape[:-2]))
+    a_all, b_all, acc_all = (v.reshape(count, *v.shape[-2:]) for v in (x.a, x.b, out.acc))
+    bias = x.bias.reshape(count, x.bias.shape[-1])
+    largest = max(int(np.prod(v.shape[1:])) for v in (a_all, b_all, acc_all))
+    pairs = max(1, STACK // max(largest, 1))
+    for top in range(0, count, pairs):
+        at = slice(top, top + pairs)
+        a = _centred(a_all[at], np.int64(p.a_zero_point), dtype)
+        b = _centred(b_all[at], p.b_zero_point[:, None], dtype)
+        _product(a, b, bias[at], acc_all[at], p, terms)

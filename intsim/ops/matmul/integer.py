@@ -129,6 +129,12 @@ OP = register(
                     and size["m"] * size["n"] * size["k"] > 2**14
                 ),
             ),
+            Tuned(
+                "cpu",
+                "intsim.ops.matmul._cpu_blas:stacked",
+                lambda p, size: p.overflow == Overflow.WRAP and min(p.a.bits, p.b.bits) > 4,
+                leading=True,
+            ),
         ),
     )
 )
