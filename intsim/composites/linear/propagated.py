@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.numerics import Overflow, Rounding, int8, int32
+from intsim.numerics import Overflow, int8, int32
 from intsim.op import Composition, Op, Port, Size
 from intsim.ops.matmul import integer as matmul
 from intsim.ops.propagate import MADE_SCALE, bias as propagate, scale_ports
@@ -49,7 +49,7 @@ def examples() -> dict[str, Any]:
     of_weight = [2**30, 3 * 2**29], [-24, -25]
     made: dict[str, Any] = {
         f"a scale a channel, {r.name}": ((x, *scales, weight), Params.from_scales(of_weight, [0.7, -4.0], rounding=r))
-        for r in Rounding
+        for r in ROUNDINGS
     }
     made["one scale, no bias"] = ((x, *scales, weight), Params.from_scales(([2**30], [-25])))
     return made

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.numerics import IntType, int32
+from intsim.numerics import IntType, Rounding, int32
 from intsim.op import Port
 from intsim.spec.scale import of_real
 
@@ -26,6 +26,9 @@ ONE = (2**30, -30)  # the scale 1
 CONSTANT = 2**29 - 1  # the largest of the constants that are added to accumulators
 SUM = 3 * 2**29  # the largest accumulator with such a constant: 2**30 + 2**29
 LARGEST = 2**31 - 1  # of what a ratio may be applied to
+
+# Not away from zero: a row's largest element comes out within 2**-31 above the end of its type.
+ROUNDINGS = tuple(r for r in Rounding if r not in (Rounding.TOWARD_POSITIVE, Rounding.AWAY_FROM_ZERO))
 
 EXPONENT = IntType(12)
 MADE_EXPONENT = IntType(14)  # three scales of 12 bits multiplied stay inside 2**13 - 200

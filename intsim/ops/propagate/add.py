@@ -20,7 +20,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8_narrow, int16_narrow, int32
 from intsim.op import Op, Port, Rowwise, Size
-from intsim.ops.propagate import MADE_SCALE, SUM, scale_ports
+from intsim.ops.propagate import ROUNDINGS, MADE_SCALE, SUM, scale_ports
 from intsim.params import Limit, Params as Base, int_type, integer, rule
 from intsim.registry import register
 from intsim.scalar import scale as program
@@ -31,7 +31,7 @@ from intsim.spec import scale
 class Params(Base):
     x: IntType = int_type(int16_narrow, int8_narrow, role="operand")
     left_shift: int = integer(0, 16, default=8)
-    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY)
+    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY, among=ROUNDINGS)
 
     limits = (Limit("x.bits + left_shift <= 24", lambda p: p.x.bits + p.left_shift <= 24),)
 
@@ -68,7 +68,7 @@ def examples() -> dict[str, Any]:
     finer = np.array([2**30, 2**31 - 1, 2**31 - 1], np.int32), np.array([-2047, 2047, 2047], np.int16)
     coarser = np.array([2**30, 2**30 + 1, 2**30], np.int32), np.array([-2048, -2048, -31], np.int16)
     made: dict[str, Any] = {}
-    for r in Rounding:
+    for r in ROUNDINGS:
         made[f"x is halved, {r.name}"] = ((x, *finer, y, *equal), Params(left_shift=0, rounding=r))
         made[f"y is halved, {r.name}"] = ((x, *equal, y, *coarser), Params(left_shift=0, rounding=r))
     made["y is the coarser, and x far finer"] = ((x, *equal, y, *coarser), Params())

@@ -22,7 +22,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int32
 from intsim.op import Op, Port, Rowwise, Size
-from intsim.ops.propagate import CONSTANT, EXPONENT, MADE_SCALE, ONE, constants, scale_ports
+from intsim.ops.propagate import ROUNDINGS, CONSTANT, EXPONENT, MADE_SCALE, ONE, constants, scale_ports
 from intsim.params import Limit, Params as Base, integer, rule
 from intsim.registry import register
 from intsim.scalar import scale as program
@@ -40,7 +40,7 @@ class Params(Base):
     bias: Any = integer(-CONSTANT, CONSTANT, per="n", default=0)
     bias_mantissa: int = integer(2**30, 2**31 - 1, default=2**31 - 1)
     bias_exponent: int = integer(EXPONENT.qmin, EXPONENT.qmax, default=EXPONENT.qmax)
-    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY)
+    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY, among=ROUNDINGS)
 
     limits = (
         Limit(
@@ -102,7 +102,7 @@ def examples() -> dict[str, Any]:
     scales = np.array([2**31 - 1, 2**30, 2**30], np.int32), np.array([2047, -30, -2048], np.int16)
     ends = [CONSTANT, -CONSTANT, 5, -5, 1]
     made: dict[str, Any] = {}
-    for r in Rounding:
+    for r in ROUNDINGS:
         made[f"halves, {r.name}"] = ((acc, *scales), Params(*half, *ONE, 0, rounding=r))
         made[f"halves of the bias, {r.name}"] = ((0 * acc, *scales), Params(*ONE, *ONE, ends, 2**30, -29, rounding=r))
     channels = Params([2**30, half[0], third[0], 2**31 - 1, 2**30], [-30, -31, third[1], -31, -200], *ONE, ends, *ONE)

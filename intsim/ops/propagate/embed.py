@@ -19,7 +19,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import Rounding, int8, int32
 from intsim.op import Op, Port, Rowwise, Size
-from intsim.ops.propagate import EXPONENT, MADE_SCALE, ONE, scale_ports
+from intsim.ops.propagate import ROUNDINGS, EXPONENT, MADE_SCALE, ONE, scale_ports
 from intsim.params import Params as Base, integer, rule
 from intsim.registry import register
 from intsim.scalar import scale as program
@@ -31,7 +31,7 @@ class Params(Base):
     left_shift: int = integer(0, 16, default=16)
     factor_mantissa: int = integer(2**30, 2**31 - 1, default=ONE[0])
     factor_exponent: int = integer(EXPONENT.qmin, EXPONENT.qmax, default=ONE[1])
-    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY)
+    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY, among=ROUNDINGS)
 
     @classmethod
     def from_real(cls, multiplier: float = 1.0, **fields: Any) -> Params:
@@ -89,7 +89,7 @@ def examples() -> dict[str, Any]:
     words = np.array([2**30, 2**31 - 1, 3 * 2**29, 2**30], np.int32), np.array([-30, -2048, 2047, -31], np.int16)
     own = np.array([2**30, 2**30, 2**31 - 1], np.int32), np.array([-30, -31, -28], np.int16)
     inputs = (ids, places, table, *words, positions, *own)
-    made: dict[str, Any] = {f"halves, {r.name}": (inputs, Params(0, rounding=r)) for r in Rounding}
+    made: dict[str, Any] = {f"halves, {r.name}": (inputs, Params(0, rounding=r)) for r in ROUNDINGS}
     made["16 bits kept"] = (inputs, Params())
     made["a table multiplied by sqrt(4)"] = (inputs, Params.from_real(2.0))
     made["a table multiplied by sqrt(128), 3 bits kept"] = (inputs, Params.from_real(128**0.5, left_shift=3))

@@ -16,7 +16,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import Rounding, int32
 from intsim.op import Op, Port, Rowwise, Size
-from intsim.ops.propagate import LARGEST, MADE_SCALE, scale_ports
+from intsim.ops.propagate import ROUNDINGS, LARGEST, MADE_SCALE, scale_ports
 from intsim.params import Params as Base, rule
 from intsim.registry import register
 from intsim.scalar import scale as program
@@ -25,7 +25,7 @@ from intsim.spec import scale
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Params(Base):
-    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY)
+    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY, among=ROUNDINGS)
 
 
 def spec(z: Any, mantissa: Any, exponent: Any, p: Params) -> Any:
@@ -54,7 +54,7 @@ def examples() -> dict[str, Any]:
     z = np.array([[[1, -1, 3, -3], [5, 6, -7, 8]], [[LARGEST, -LARGEST, 3, -3], [LARGEST, -LARGEST, 0, 1]]], np.int32)
     mantissa = np.array([[2**30, 2**30], [2**31 - 1, 2**30]], np.int32)
     exponent = np.array([[-30, -31], [2047, 2047]], np.int16)
-    made: dict[str, Any] = {f"halves, {r.name}": ((z, mantissa, exponent), Params(r)) for r in Rounding}
+    made: dict[str, Any] = {f"halves, {r.name}": ((z, mantissa, exponent), Params(r)) for r in ROUNDINGS}
     made["far apart"] = ((z, mantissa, np.array([[-30, 30], [-2048, 2047]], np.int16)), Params())
     made["one head"] = ((z[:, :1], mantissa[:, :1], exponent[:, :1]), Params())
     return made

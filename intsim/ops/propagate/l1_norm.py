@@ -25,7 +25,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int16_narrow
 from intsim.op import Op, Port, Rowwise, Size
-from intsim.ops.propagate import CONSTANT, EXPONENT, MADE_SCALE, Centring, Policy, constants
+from intsim.ops.propagate import ROUNDINGS, CONSTANT, EXPONENT, MADE_SCALE, Centring, Policy, constants
 from intsim.ops.propagate._rescaling import ratio, ratio_of
 from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register
@@ -47,7 +47,7 @@ class Params(Base):
     dtype: IntType = int_type(int8, int16, role="operand")
     centring: Centring = rule(Centring, Centring.EXACT)
     policy: Policy = rule(Policy, Policy.WHEN_NEEDED)
-    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY)
+    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY, among=ROUNDINGS)
 
     @classmethod
     def from_real(cls, weight: Any, bias: Any, **fields: Any) -> Params:
@@ -157,8 +157,8 @@ def examples() -> dict[str, Any]:
     )
     weight, bias = [127, -127, 64, 1], [CONSTANT, -CONSTANT, 12345, 0]
     full = Params(weight, 127 << 24, -23, bias, 2**30, -3)
-    made: dict[str, Any] = {f"gain and bias, {r.name}": ((x,), replace(full, rounding=r)) for r in Rounding}
-    for r in Rounding:
+    made: dict[str, Any] = {f"gain and bias, {r.name}": ((x,), replace(full, rounding=r)) for r in ROUNDINGS}
+    for r in ROUNDINGS:
         made[f"the mean is a tie, {r.name}"] = ((x[:, :2],), Params(centring=Centring.ROUNDED_MEAN, rounding=r))
     made |= {f"{policy.name}": ((x,), replace(full, policy=policy)) for policy in Policy}
     made["the mean on the grid of x"] = ((x,), replace(full, centring=Centring.ROUNDED_MEAN))

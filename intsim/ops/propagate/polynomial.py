@@ -31,6 +31,7 @@ from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32, uint8
 from intsim.op import Op, Port, Rowwise, Size
 from intsim.ops.propagate import (
+    ROUNDINGS,
     CONSTANT,
     EXPONENT,
     MADE_SCALE,
@@ -72,7 +73,7 @@ class Params(Base):
     dtype: IntType = int_type(uint8, int8, int16, role="operand")
     probabilities: Probabilities = rule(Probabilities, Probabilities.DENOMINATOR)
     policy: Policy = rule(Policy, Policy.WHEN_NEEDED)
-    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY)
+    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY, among=ROUNDINGS)
 
     limits = (Limit("degree <= 3 or policy != ALWAYS", lambda p: bool(p.degree <= 3 or p.policy != Policy.ALWAYS)),)
 
@@ -275,11 +276,11 @@ def examples() -> dict[str, Any]:
     far = np.full((2, 4), -2048, np.int16), np.full((2, 4), 2047, np.int16)
     heads = Params.from_real([1.0, -0.25], [0.05, 2.0], 3, 4)
     inputs = (t, *query, *keys, *values, *rows)
-    made: dict[str, Any] = {f"two heads, {r.name}": (inputs, replace(heads, rounding=r)) for r in Rounding}
+    made: dict[str, Any] = {f"two heads, {r.name}": (inputs, replace(heads, rounding=r)) for r in ROUNDINGS}
     # on the scale 1: b is 1/2, so that scores around it are ties
     half = (np.array([[3, -3, 1, -1, 0, 5]], np.int32), np.array([2**30], np.int32), np.array([-30], np.int16))
     flat = np.full((1, 6), 2**30, np.int32), np.array([[-31, -30, -30, -31, -30, -30]], np.int16)
-    for r in Rounding:
+    for r in ROUNDINGS:
         for degree in (1, 2):
             p = Params(degree, 4, 2**30, -30, 3, 2**30, -29, rounding=r)
             made[f"ties of scores and weights, degree {degree}, {r.name}"] = ((*half, *flat, *flat), p)

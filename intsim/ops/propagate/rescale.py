@@ -22,7 +22,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32, uint8
 from intsim.op import Op, Port, Rowwise, Size
-from intsim.ops.propagate import LARGEST, MADE_SCALE, Activation, Policy, scale_ports
+from intsim.ops.propagate import ROUNDINGS, LARGEST, MADE_SCALE, Activation, Policy, scale_ports
 from intsim.ops.propagate._rescaling import ratio, ratio_of
 from intsim.params import Limit, Params as Base, int_type, rule
 from intsim.registry import register
@@ -34,7 +34,7 @@ from intsim.spec import scale
 class Params(Base):
     dtype: IntType = int_type(int8, int16, uint8, role="operand")
     policy: Policy = rule(Policy, Policy.WHEN_NEEDED)
-    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY)
+    rounding: Rounding = rule(Rounding, Rounding.TIES_TO_AWAY, among=ROUNDINGS)
     activation: Activation = rule(Activation, Activation.NONE)
 
     limits = (
@@ -90,7 +90,7 @@ def examples() -> dict[str, Any]:
     mantissa = np.array([2**30, 2**31 - 1, 2**30 + 1, 3 * 2**29, 2**30, 2**31 - 2, 2**30, 2**31 - 1], np.int32)
     exponent = np.array([-30, -2048, 2047, 0, -23, 5, -40, -30], np.int16)
     inputs = (x, mantissa, exponent)
-    made: dict[str, Any] = {f"ties, ends, zeros, small; {r.name}": (inputs, Params(rounding=r)) for r in Rounding}
+    made: dict[str, Any] = {f"ties, ends, zeros, small; {r.name}": (inputs, Params(rounding=r)) for r in ROUNDINGS}
     made |= {f"{policy.name}": (inputs, Params(policy=policy)) for policy in Policy}
     made |= {f"int16, {policy.name}": (inputs, Params(int16, policy)) for policy in Policy}
     made["ReLU first: the largest negative no longer counts"] = (inputs, Params(activation=Activation.RELU))
