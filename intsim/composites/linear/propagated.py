@@ -18,7 +18,7 @@ import numpy as np
 from intsim.numerics import Overflow, int8, int32
 from intsim.op import Composition, Op, Port, Size
 from intsim.ops.matmul import integer as matmul
-from intsim.ops.propagate import MADE_SCALE, bias as propagate, scale_ports
+from intsim.ops.propagate import MADE_SCALE, ROUNDINGS, bias as propagate, scale_ports
 from intsim.params import Params as Base, stage
 from intsim.registry import register
 
