@@ -94,7 +94,7 @@ def run(
 
     The division by the L2 norm follows on the host.
     """
-    from intsim.models import encoder, file, text
+    from intsim.models import encoder, file, text, transformer_file
     from intsim.models.float_encoder import normalised
 
     with explained():
@@ -103,6 +103,8 @@ def run(
         if texts and source:
             raise ValueError("give --text or --file, not both")
         check_folder(output)
+        if transformer_file.is_transformer(path):
+            raise ValueError(f"{path} is no encoder; use: intsim model translate, complete or score")
         read = file.read(path)
         sentences = text.TextReader(read.tokenizer, read.shape).read(list(texts) or lines(source or "-"))
         if not sentences:

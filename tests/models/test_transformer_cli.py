@@ -153,6 +153,7 @@ def test_what_cannot_be_done_is_said(home: Path, tmp_path: Path) -> None:
     refused("is a translator", "complete", run, "--text", "a")
     refused("'de-fr' is neither a file nor a shipped model", "translate", "de-fr", "--text", "a")
     refused("No such file or directory", "translate", home / "nothing.safetensors", "--text", "a")
+    refused("is no encoder; use: intsim model translate", "run", run, "--text", "a")
     refused("evaluated on --pairs FILE", "evaluate", run)
     refused("evaluated on --text FILE", "evaluate", lm)
     refused("a language model has no --target", "trace", lm, "--text", "a", "--target", "b")
