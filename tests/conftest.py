@@ -18,6 +18,7 @@ settings.load_profile(os.environ.get("INTSIM_TEST_PROFILE") or ("uncompiled" if 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: "uncompiled_job" not in item.nodeid)  # the longest test first
     if UNCOMPILED:
         for item in items:
             if item.get_closest_marker("compiled"):
