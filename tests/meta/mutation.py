@@ -180,16 +180,19 @@ def _systems(ops: Sequence[str]) -> str:
     return ""
 
 
+def names() -> list[str]:
+    """The ops, from their files: what imports a variant here would keep it from being mutated."""
+    found = [f for home in ("ops", "composites") for f in (ROOT / "intsim" / home).glob("*/*.py")]
+    return sorted(f"{f.parent.name}.{f.stem}" for f in found if not f.name.startswith("_"))
+
+
 def users(file: str) -> list[str]:
     """The ops whose golden outputs a change of ``file`` can reach: its own, or for a shared module all of them."""
-    from intsim import registry
-
-    names = registry.names()
     own = file.removesuffix(".py").removeprefix("intsim/ops/").replace("/", ".")
-    if own in names:
+    if own in names():
         return [own]
     family = own.split(".")[0]
-    return [n for n in names if n.startswith(f"{family}.")] or list(names)
+    return [n for n in names() if n.startswith(f"{family}.")] or names()
 
 
 def judged(mutant: Mutant, ops: Sequence[str], by: Sequence[str]) -> str:
@@ -258,9 +261,7 @@ def _preload(by: Sequence[str]) -> None:
     import numba  # noqa: F401
     import numpy  # noqa: F401
 
-    import intsim.registry
-
-    intsim.registry.names()
+    assert not any(name.startswith("intsim") for name in sys.modules), "imported before it can be mutated"
     if "systems" in by:
         for package in ("onnxruntime", "onnx", "torch", "transformers", "qonnx"):
             with warnings.catch_warnings():
