@@ -24,6 +24,8 @@ from intsim.ops.dequantize import offset as dequantize
 from intsim.ops.dequantize.offset import Scaling
 from intsim.ops.quantize.deepspeed import Epsilon, Offset, Params, Step
 
+pytestmark = pytest.mark.compiled  # 150,000 elements a row: too many for programs in plain Python
+
 PRESETS = {
     f"{name}({bits})": getattr(Params, name)(bits)
     for name in (
