@@ -105,6 +105,7 @@ def test_keeps_the_laws_of_its_family(op: Any, law: Any, data: Any) -> None:
     assert law(lambda q: reference(op, q, p=p)[0], x[0])
 
 
+@pytest.mark.compiled  # the spec alone: once is enough
 @OPS
 def test_golden_file_is_what_the_spec_says_today(op: Any) -> None:
     path = golden.root() / golden.file_name(op)

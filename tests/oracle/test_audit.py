@@ -13,6 +13,7 @@ from intsim.oracle.audit import audit
 from intsim.registry import all_ops, get
 
 
+@pytest.mark.compiled  # the spec alone: once is enough
 @pytest.mark.parametrize("op", all_ops(), ids=lambda op: op.name)
 def test_golden_cases_tell_rules_apart_saturate_and_reach_the_ends(op: Any) -> None:
     assert audit(op, golden.cases(op)) == []
