@@ -17,7 +17,6 @@ torch = pytest.importorskip("torch", reason="trains")
 
 from intsim.training import batches, loop, network  # noqa: E402
 
-pytestmark = pytest.mark.compiled  # no kernel of intsim runs here: once is enough
 WORDS = ["a dog runs", "two dogs run", "the man sleeps", "a woman reads", "the cat sees a dog"]
 
 
