@@ -111,7 +111,8 @@ def _make(place: Path, requirement: str, quiet: bool) -> None:
 def _step(name: str, command: list[str], quiet: bool) -> None:
     outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
     if not quiet:
-        print(f"{name} ...", file=sys.stderr, flush=True)  # noqa: T201
+        sys.stderr.write(f"{name} ...\n")
+        sys.stderr.flush()
     done = subprocess.run(
         command,
         env=outside,

@@ -134,7 +134,7 @@ def transformer() -> Any:
 
     def make(seed: int = 1, **changes: Any) -> Any:
         usual = {"task": Task.TRANSLATION, "width": 16, "layers": 2, "heads": 2, "feed": 24, "vocabulary": 40}
-        shape = Architecture(**(usual | {"positions": 12} | changes))  # type: ignore[arg-type]
+        shape = Architecture(**(usual | {"positions": 12} | changes))  # type: ignore[arg-type]  # fields by name
         draw = np.random.default_rng(seed)
         tensors = {}
         for name, dims in tensor_shapes(shape).items():

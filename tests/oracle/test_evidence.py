@@ -32,7 +32,7 @@ LINE = Line(
 
 
 def changed(**fields: object) -> Line:
-    return dataclasses.replace(LINE, **fields)  # type: ignore[arg-type]
+    return dataclasses.replace(LINE, **fields)  # type: ignore[arg-type]  # fields by name
 
 
 def invoke(*arguments: object) -> tuple[int, str]:

@@ -106,7 +106,7 @@ def shape(**changes: object) -> Architecture:
     given: dict[str, object] = {
         "task": Task.TRANSLATION, "width": 16, "layers": 2, "heads": 2, "feed": 24, "vocabulary": 40, "positions": 24,
     }  # fmt: skip
-    return Architecture(**{**given, **changes})  # type: ignore[arg-type]
+    return Architecture(**{**given, **changes})  # type: ignore[arg-type]  # fields by name
 
 
 @pytest.mark.parametrize("attention", list(AttentionKind))
