@@ -68,3 +68,9 @@ def stacked(x: Any, out: Any, p: Any) -> None:
         a = _centred(a_all[at], np.int64(p.a_zero_point), dtype)
         b = _centred(b_all[at], p.b_zero_point[:, None], dtype)
         _product(a, b, bias[at], acc_all[at], p, terms)
+
+
+def centred(a: Any, a_zero_point: Any, b: Any, b_zero_point: Any, out: Any) -> None:
+    """``out = (a - a_zero_point) (b - b_zero_point)^T`` modulo 2**32, of 8-bit operands and at most 2**20 terms."""
+    acc = (a - np.float64(a_zero_point)) @ (b - np.float64(b_zero_point)).T
+    out[...] = acc.astype(np.int64)

@@ -122,7 +122,7 @@ OP = register(
         tuned=(
             Tuned(
                 "cpu",
-                "intsim.ops.matmul._cpu_blas:matmul",
+                "intsim.ops.matmul._cpu_integer:matmul",
                 lambda p, size: (
                     p.overflow == Overflow.WRAP
                     and min(p.a.bits, p.b.bits) > 4
