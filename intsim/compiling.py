@@ -67,6 +67,7 @@ class Machine:
     features: str
 
 
+@cache
 def this_machine() -> Machine:
     """The machine that kernels are compiled for here: the host's, or what NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say."""
     from numba.core.registry import cpu_target
@@ -78,10 +79,11 @@ def instructions(emit: Callable[..., Any], arguments: int) -> Any:
     """A function of ``arguments`` int64s for kernels, whose body ``emit(builder, machine, *values)`` writes.
 
     It returns the int64 that ``emit`` returns, or 0 where it returns None. ``emit`` must choose
-    instructions by ``machine`` alone: one that the selected CPU lacks ends the process.
+    instructions by ``machine`` alone: one that the selected CPU lacks ends the process. Where the JIT is
+    off, LLVM compiles the function by itself.
     """
     if numba.config.DISABLE_JIT:
-        return _needs_the_jit
+        return _called(emit, arguments)
     int64 = numba.types.int64
 
     def typed(_context: Any, *_: Any) -> Any:
@@ -97,8 +99,45 @@ def instructions(emit: Callable[..., Any], arguments: int) -> Any:
     return numba.extending.intrinsic(typed)
 
 
-def _needs_the_jit(*_: int) -> int:
-    raise RuntimeError("vector instructions exist in compiled kernels only; NUMBA_DISABLE_JIT=1 leaves none")
+def _called(emit: Callable[..., Any], arguments: int) -> Callable[..., int]:
+    """The same function for Python to call, where kernels run as Python."""
+
+    @cache
+    def made() -> Any:
+        return native(emit, arguments, this_machine())
+
+    return lambda *values: int(made()(*values))
+
+
+def assembled(emit: Callable[..., Any], arguments: int, machine: Machine) -> tuple[Any, Any]:
+    """LLVM's module and target machine of the function that ``instructions`` describes."""
+    from llvmlite import binding, ir
+
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    int64, module = ir.IntType(64), ir.Module()
+    function = ir.Function(module, ir.FunctionType(int64, [int64] * arguments), "instructions")
+    builder = ir.IRBuilder(function.append_basic_block())
+    made = emit(builder, machine, *function.args)
+    builder.ret(int64(0) if made is None else made)
+    target = binding.Target.from_triple(machine.triple)
+    return (
+        binding.parse_assembly(str(module)),
+        target.create_target_machine(cpu=machine.cpu, features=machine.features, opt=3),
+    )
+
+
+def native(emit: Callable[..., Any], arguments: int, machine: Machine) -> Callable[..., int]:
+    """The function that ``instructions`` describes, compiled without Numba for a machine that can run it."""
+    import ctypes
+
+    from llvmlite import binding
+
+    engine = binding.create_mcjit_compiler(*assembled(emit, arguments, machine))
+    engine.finalize_object()
+    call = ctypes.CFUNCTYPE(*[ctypes.c_int64] * (arguments + 1))(engine.get_function_address("instructions"))
+    call.engine = engine  # type: ignore[attr-defined]  # the code lives as long as whoever can call it
+    return call
 
 
 def cache_root() -> Path:
