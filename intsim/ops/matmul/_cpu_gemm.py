@@ -16,6 +16,7 @@ from intsim.ops.matmul import _cpu_tile as machine
 from intsim.ops.matmul._cpu_panels import SIGN, Panels, pack
 from intsim.scalar.fixed_point import wrap32
 
+A_STEP = 2**10  # products that take as long as a step of a plain kernel
 FEW = 6  # rows: below this, laying out ``b`` costs more than it saves
 DEPTH = 2**8  # steps: so much of a panel stays in the first-level cache while the rows go past
 BLOCK = 2**17  # bytes of ``a`` that stay in the second-level cache beside a panel
@@ -53,7 +54,7 @@ def product(
     centre = np.empty(0, np.int16) if b.quads else offsets.astype(np.int16)
     x = (a.view(np.uint8), flip, words, centre, b.steps, b.quads, start, left, right, out)
     panels = b.steps.shape[0]
-    work = m * b.k * b.n // 64
+    work = m * b.k * b.n // A_STEP
     if panels > m:
         shared_out(lambda first, last: _multiply(*x, 0, m, first, last), panels, work)
     else:
@@ -184,7 +185,7 @@ def _by_dots(a: Any, b: Any, a_zero_point: Any, b_zero_point: Any, bias: Any, ou
     start = np.zeros(n, np.int32) if bias is None else bias
     less = offsets * centred.sum(axis=1, dtype=np.int64)[:, None]
     b = b.view(np.uint8)
-    shared_out(lambda first, last: _dots(centred, b, flip, out, first, last), n, m * k * n // 64)
+    shared_out(lambda first, last: _dots(centred, b, flip, out, first, last), n, m * k * n // A_STEP)
     out += (start - less).astype(np.int32)
 
 
