@@ -51,11 +51,14 @@ def kernel(function: F, name: str) -> F:
     return compiled
 
 
+def compiles() -> bool:
+    """Whether kernels are compiled; else they run as Python."""
+    return not numba.config.DISABLE_JIT
+
+
 def at_hand(function: Any) -> bool:
     """Whether a ``kernel`` would start at once: compiled in this process, or kept on disk for some argument types."""
-    if numba.config.DISABLE_JIT:
-        return False
-    return bool(function.overloads) or function._cache.exists()
+    return compiles() and (bool(function.overloads) or function._cache.exists())
 
 
 @dataclass(frozen=True, slots=True)

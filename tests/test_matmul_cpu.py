@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from intsim.backends import vectors
 from intsim.compiling import Machine, assembled, native, this_machine
-from intsim.ops.matmul import _cpu_panels as panels, _cpu_tile as tiles
+from intsim.ops.matmul import _cpu_nibbles as nibbles, _cpu_panels as panels, _cpu_tile as tiles
 from intsim.ops.matmul._cpu_gemm import product
 
 X86 = "x86_64-unknown-linux-gnu"
@@ -76,6 +76,35 @@ def test_int16_wraps(m: int, k: int, n: int, seed: int) -> None:
     assert (product(a, b) == wanted(a, b, 0, 0, 0)).all()
 
 
+@settings(max_examples=40)
+@given(data=st.data())
+def test_nibbles(data: Any) -> None:
+    m, n = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 9))
+    k = data.draw(st.sampled_from([1, 2, 63, 64, 65, 128, 131]))
+    seed, signed, high_first = data.draw(st.integers(0, 2**31)), data.draw(st.booleans()), data.draw(st.booleans())
+    a = matrix(data.draw, data.draw(TYPES), m, k, seed)
+    generator = np.random.default_rng(seed)
+    packed = generator.choice(np.array([0x00, 0x88, 0x7F, 0xF8, 0x1E], np.uint8), (n, (k + 1) // 2))
+    pair = [packed & 15, packed >> 4][:: -1 if high_first else 1]
+    b = np.stack(pair, axis=-1).reshape(n, -1).astype(np.int64)[:, :k]
+    b = np.where(b > 7, b - 16, b) if signed else b
+    low = -8 if signed else 0
+    a_zero_point = data.draw(st.sampled_from([0, int(a.min()), -128 if a.dtype == np.int8 else 128]))
+    b_zero_point, bias = generator.integers(low, low + 16, n), generator.integers(-(2**31), 2**31, n).astype(np.int32)
+    out = np.empty((m, n), np.int32)
+    nibbles.product(
+        a,
+        packed,
+        signed=signed,
+        high_first=high_first,
+        a_zero_point=a_zero_point,
+        b_zero_point=b_zero_point,
+        bias=bias,
+        out=out,
+    )
+    assert (out == wanted(a, b, a_zero_point, b_zero_point, bias)).all()
+
+
 def test_int16_with_a_zero_point_is_refused() -> None:
     with pytest.raises(ValueError, match="int16 with a zero point of 3 leaves int16; widen it"):
         panels.pack(np.ones((2, 2), np.int16), 3)
@@ -125,6 +154,7 @@ def test_each_machine_gets_its_instructions(name: str) -> None:
         (tiles.block(4, quads=True), 6),
         (tiles.row(quads=True), 5),
         (tiles.dots, 6),
+        (nibbles.dot, 4),
     ):
         module, target = assembled(emit, arguments, machine)
         assert "instructions:" in target.emit_assembly(module)

@@ -133,6 +133,22 @@ class Vectors:
             acc = build.add(acc, build.mul(a, b))
         return acc
 
+    def add_small_quads(self, acc: Any, unsigned: Sequence[Any], signed: Sequence[Any]) -> Any:
+        """``acc`` + the products of a few vectors of bytes, where the unsigned ones are below 16: at most 8 of them.
+
+        Their sums by pairs then fit int16 (8 * 2 * 15 * 128 < 2**15), so they are added there.
+        """
+        assert len(unsigned) <= 8
+        if self.rung.quads is not None or not self.rung.bytes:
+            for u, s in zip(unsigned, signed, strict=True):
+                acc = self.add_quads(acc, self.cast(u, I32), self.cast(s, I32))
+            return acc
+        pairs = None
+        for u, s in zip(unsigned, signed, strict=True):
+            made = self.call(self.rung.bytes, self.of(I16), u, s)
+            pairs = made if pairs is None else self.builder.add(pairs, made)
+        return self.add_pairs(acc, self.cast(pairs, I32), self.cast(self.constant(1, I16), I32))
+
     def transpose(self, rows: Sequence[Any]) -> list[Any]:
         """The transpose of a square of int32, one row a vector."""
         rows, lanes = list(rows), self.rung.lanes
