@@ -94,7 +94,7 @@ def test_a_constant_is_put_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -
 def test_constants_are_left_out_of_the_call(backend: str) -> None:
     prepared = intsim.prepare("matmul.integer", p=MATMUL.params(), backend=backend, constant={"b": B})
     assert np.array_equal(prepared(A), WANTED)
-    assert np.array_equal(prepared(A, np.array([1, 2], np.int32)), WANTED + [1, 2])
+    assert np.array_equal(prepared(A, np.array([1, 2], np.int32)), WANTED + np.array([1, 2]))
     with pytest.raises(ValueError, match="constant names 'c'"):
         intsim.prepare("matmul.integer", p=MATMUL.params(), backend=backend, constant={"c": B})
     with pytest.raises(TypeError, match="takes at most 3 inputs"):
