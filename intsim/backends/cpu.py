@@ -39,16 +39,20 @@ def compile(name: str, program: Program) -> Kernel:
         if is_small(x, out):
             widened(lambda x, out: rows(x, out, p, size, 0, out[0].shape[0]), x, out)
             return
-        count = out[0].shape[0]
         work = max(x[0].size, out[0].size) * max(size, 1)
-        parts = min(THREADS, count, 1 + work // WORTH_A_THREAD)
-        if parts <= 1:
-            rows(x, out, p, size, 0, count)
-            return
-        ends = [count * t // parts for t in range(parts + 1)]
-        list(_pool().map(lambda t: rows(x, out, p, size, ends[t], ends[t + 1]), range(parts)))
+        share(lambda first, last: rows(x, out, p, size, first, last), out[0].shape[0], work)
 
     return launch
+
+
+def share(rows: Callable[[int, int], None], count: int, work: int) -> None:
+    """``rows(first, last)`` over all of ``range(count)``: by several threads where ``work`` steps are worth them."""
+    parts = min(THREADS, count, 1 + work // WORTH_A_THREAD)
+    if parts <= 1:
+        rows(0, count)
+        return
+    ends = [count * t // parts for t in range(parts + 1)]
+    list(_pool().map(lambda t: rows(ends[t], ends[t + 1]), range(parts)))
 
 
 @cache

@@ -1,0 +1,97 @@
+"""Tuned kernels are equal to the program, on random and extreme rows, in whole tiles and in tails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from intsim.execute import prepare
+from intsim.numerics import Order, Rounding, int8, int16, uint8
+from intsim.registry import get
+
+DRAW = np.random.default_rng(20)
+
+
+def equal(name: str, p: Any, *arrays: Any) -> None:
+    """The tuned kernel serves the call, and every output is that of the spec."""
+    fast = prepare(name, p=p)
+    found = {
+        d: n for port, a in zip(fast.op.inputs, arrays, strict=False) for d, n in zip(port.core, a.shape, strict=True)
+    }
+    assert fast._fast(found) is not None, "no tuned kernel serves this: the comparison would be empty"
+    got, want = fast.outputs(*arrays), prepare(name, p=p, backend="reference").outputs(*arrays)
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def accumulators(m: int, n: int) -> Any:
+    """Random, small, and both ends of an int32."""
+    acc = DRAW.integers(-(2**31), 2**31, (m, n))
+    acc[: m // 2] >>= DRAW.integers(0, 31, (m // 2, n))
+    acc[0], acc[-1] = -(2**31), 2**31 - 1
+    return acc.astype(np.int32)
+
+
+SHAPES = [(16, 1030), (300, 65), (20_001, 1)]  # one tile and a tail; less than a tile; one column, flattened
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("rounding", [Rounding.TIES_TO_EVEN, Rounding.TIES_TO_POSITIVE, Rounding.TIES_TO_AWAY])
+def test_single_rounding(shape: tuple[int, int], rounding: Rounding) -> None:
+    acc, params = accumulators(*shape), get("requantize.single_rounding").params
+    multiplier = DRAW.integers(-(2**31) + 1, 2**31, shape[1])
+    multiplier[0] = 2**31 - 1
+    shift = DRAW.integers(32, 63, shape[1])
+    equal("requantize.single_rounding", params(multiplier, shift, -5, int16, rounding), acc)
+    # a power of two and a shift that leaves few bits: ties everywhere
+    small = DRAW.integers(-64, 64, shape).astype(np.int32)
+    equal("requantize.single_rounding", params(2**30, 32, 100, uint8, rounding), small)
+    equal("requantize.single_rounding", params(-(2**30), 33, 0, int8, rounding), small)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_double_rounding(shape: tuple[int, int]) -> None:
+    acc, params = accumulators(*shape), get("requantize.double_rounding").params
+    multiplier = DRAW.integers(0, 2**31, shape[1])
+    multiplier[0] = 2**31 - 1
+    shift = DRAW.integers(31, 63, shape[1])
+    shift[-1] = 62
+    equal("requantize.double_rounding", params(multiplier, shift, 7, int16), acc)
+    small = DRAW.integers(-64, 64, shape).astype(np.int32)
+    equal("requantize.double_rounding", params(2**30, 33, 0), small)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("scale", [1e-5, 0.5, 1e27, 2e-38])
+def test_float32_ties_even(shape: tuple[int, int], scale: float) -> None:
+    params = get("requantize.float32_ties_even").params
+    scales = np.full(shape[1], scale, np.float32)
+    scales[1:] *= DRAW.uniform(0.6, 1.0, shape[1] - 1).astype(np.float32)
+    equal("requantize.float32_ties_even", params.from_scale(scales, zero_point=-9, dtype=int16), accumulators(*shape))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_dyadic(shape: tuple[int, int]) -> None:
+    acc, params = accumulators(*shape), get("requantize.dyadic").params
+    shift = DRAW.integers(0, 63, shape[1])
+    multiplier = DRAW.integers(0, 2**31, shape[1])
+    equal("requantize.dyadic", params(multiplier, shift, 11, int16), acc)
+    equal("requantize.dyadic", params(2**30, 34), DRAW.integers(-64, 64, shape).astype(np.int32))
+    # the accumulators nearest to a tie of the product, of more than 53 bits
+    multiplier = DRAW.integers(2**30, 2**31, shape[1])
+    near = np.rint((DRAW.integers(-(2**14), 2**14, shape) + 0.5) * 2.0**46 / multiplier).astype(np.int32)
+    equal("requantize.dyadic", params(multiplier, 46, dtype=int16), near)
+
+
+def test_what_the_tuned_kernels_do_not_serve_runs_on_the_program() -> None:
+    params = get("requantize.single_rounding").params
+    for p in (
+        params(2**30, 31),
+        params(2**30, 40, zero_point=2**23),
+        params(2**30, 40, rounding=Rounding.TOWARD_ZERO),
+        params(2**30, 40, zero_point_added=Order.FIRST),
+    ):
+        assert prepare("requantize.single_rounding", p=p)._fast({"m": 1000, "n": 100}) is None
