@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from intsim.execute import prepare
-from intsim.numerics import Order, Rounding, int8, int16, uint8
+from intsim.numerics import IntType, Order, Rounding, int8, int16, int32, uint8
 from intsim.registry import get
 
 DRAW = np.random.default_rng(20)
@@ -95,3 +95,36 @@ def test_what_the_tuned_kernels_do_not_serve_runs_on_the_program() -> None:
         params(2**30, 40, zero_point_added=Order.FIRST),
     ):
         assert prepare("requantize.single_rounding", p=p)._fast({"m": 1000, "n": 100}) is None
+
+
+def logits(m: int, n: int, t: IntType) -> Any:
+    """Rows of every spread: equal, narrow, wide, extreme."""
+    spread = np.geomspace(1, t.qmax, m)[:, None]
+    q = np.clip(np.rint(DRAW.standard_normal((m, n)) * spread), t.qmin, t.qmax)
+    q[0], q[1], q[2] = t.qmin, t.qmax, 0
+    q[3], q[4, 0] = t.qmin, t.qmax
+    q[3, -1] = t.qmax
+    q[4, 1:] = t.qmin
+    return q.astype(t.storage)
+
+
+@pytest.mark.parametrize("t", [int8, int16, int32], ids=str)
+@pytest.mark.parametrize(("ln2", "b", "c"), [(1, 16, 0), (14, 27, 383), (354, 692, 251558), (2048, 2048, 2**21)])
+def test_softmax_ibert(t: IntType, ln2: int, b: int, c: int) -> None:
+    m, n = 61, 271
+    q, p = logits(m, n, t), get("softmax.ibert").params(ln2, b, max(c, 1), q=t)
+    equal("softmax.ibert", p, q)
+    equal("softmax.ibert", p, q, DRAW.integers(1, n + 1, m).astype(np.int32))
+
+
+def test_softmax_ibert_total_of_more_than_31_bits() -> None:
+    """1000 exponentials of 2**22: every probability rounds down to 0."""
+    equal("softmax.ibert", get("softmax.ibert").params(1000, 2000, 2**21, q=int8), np.zeros((20, 1000), np.int8))
+
+
+@pytest.mark.parametrize("ln2", [1, 3, 7, 100, 2047, 2048])
+def test_softmax_ibert_division_by_ln2(ln2: int) -> None:
+    """Pairs of 0 and every difference that leaves a probability, with a curve that jumps from one z to the next."""
+    q = np.zeros((max(9 * ln2, 2**13 + 1), 2), np.int16)
+    q[:, 1] = -np.arange(len(q))
+    equal("softmax.ibert", get("softmax.ibert").params(ln2, 2048, 1), q)
