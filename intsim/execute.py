@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.binding import Array, Bound, bind, fold, foldable, in_type, kernel_view, writable_view
+from intsim.binding import Array, Binder, Bound, bind, fold, foldable, in_type, kernel_view, writable_view
 from intsim.flags import Flags, flags_of
 from intsim.numerics import IntType
 from intsim.op import Composition, Contraction, Elementwise, Op
@@ -105,7 +105,9 @@ class Prepared:
             raise ValueError(f"backend is one of {', '.join(BACKENDS)}; got {backend!r}")
         op.check(p)
         self.op, self.p, self.backend, self.tuned = op, p, backend, tuned
+        self._bind = Binder(op, p)
         self._records: dict[tuple[tuple[str, int], ...], Any] = {}
+        self._chosen: dict[tuple[Any, ...], Callable[..., None] | None] = {}  # tuned kernels, by sizes
         self._kernel: Callable[..., None] | None = None
         self._stages: dict[tuple[str, int], Prepared] = {}  # of a composition
         self._wide = widen(p, object if backend == "exact" else np.int64)
@@ -114,7 +116,7 @@ class Prepared:
         return _one(self.outputs(*arrays))
 
     def outputs(self, *arrays: Any) -> tuple[Array, ...]:
-        bound = bind(self.op, arrays, self.p)
+        bound = self._bind(*arrays)
         if isinstance(self.op.program, Composition) and self._fast(bound.size) is None:
             return self._composed(bound)
         if not bound.loop:
@@ -164,7 +166,15 @@ class Prepared:
         return out if isinstance(out, tuple) else (out,)
 
     def _fast(self, size: dict[str, int], *, leading: bool = False) -> Callable[..., None] | None:
-        for t in self.op.tuned if self.tuned else ():
+        if not (self.tuned and self.op.tuned):
+            return None
+        key = (leading, *size.items())
+        if key not in self._chosen:
+            self._chosen[key] = self._choose(size, leading)
+        return self._chosen[key]
+
+    def _choose(self, size: dict[str, int], leading: bool) -> Callable[..., None] | None:
+        for t in self.op.tuned:
             if t.backend == self.backend and t.leading == leading and t.serves(self.p, size):
                 module, function = t.where.split(":")
                 made: Callable[..., None] = getattr(importlib.import_module(module), function)
@@ -172,7 +182,7 @@ class Prepared:
         return None
 
     def _record(self, size: dict[str, int]) -> Any:
-        key = tuple(sorted(size.items()))
+        key = tuple(size.items())
         if key not in self._records:
             try:
                 self._records[key] = record(self.p, size)

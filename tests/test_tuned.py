@@ -128,3 +128,29 @@ def test_softmax_ibert_division_by_ln2(ln2: int) -> None:
     q = np.zeros((max(9 * ln2, 2**13 + 1), 2), np.int16)
     q[:, 1] = -np.arange(len(q))
     equal("softmax.ibert", get("softmax.ibert").params(ln2, 2048, 1), q)
+
+
+@pytest.mark.parametrize("t", [int8, int16], ids=str)
+@pytest.mark.parametrize("rounding", [Rounding.TIES_TO_EVEN, Rounding.TOWARD_ZERO])
+def test_layernorm_ibert(t: IntType, rounding: Rounding) -> None:
+    m, n = 61, 270
+    x, p = logits(m, n, t), get("layernorm.ibert").params(x=t, mean_rounding=rounding)
+    x[5:8] = 7  # constant rows but for a spike: the least deviations
+    x[6, 0], x[7, -1] = 8, 6
+    bias = DRAW.integers(-(2**30) + 1, 2**30, n).astype(np.int32)
+    bias[:2] = 2**30 - 1, -(2**30) + 1
+    equal("layernorm.ibert", p, x, bias)
+    bias[0] = -(2**31)
+    equal("layernorm.ibert", p, x, bias)
+    bias[0] = 2**31 - 1
+    equal("layernorm.ibert", p, x, bias)
+
+
+def test_layernorm_ibert_in_the_longest_rows() -> None:
+    """Every square is the largest, or their sum is a square or one less."""
+    x = np.full((3, 2**13), 2**15 - 1, np.int16)
+    x[0, ::2] = -(2**15)
+    x[1:] = 0
+    x[1, :2] = 3, -3  # a sum of squares of 18
+    x[2, :8] = 1, -1, 1, -1, 1, -1, 1, -1
+    equal("layernorm.ibert", get("layernorm.ibert").params(), x)

@@ -40,19 +40,19 @@ def compile(name: str, program: Program) -> Kernel:
             widened(lambda x, out: rows(x, out, p, size, 0, out[0].shape[0]), x, out)
             return
         work = max(x[0].size, out[0].size) * max(size, 1)
-        share(lambda first, last: rows(x, out, p, size, first, last), out[0].shape[0], work)
+        shared_out(lambda first, last: rows(x, out, p, size, first, last), out[0].shape[0], work)
 
     return launch
 
 
-def share(rows: Callable[[int, int], None], count: int, work: int) -> None:
-    """``rows(first, last)`` over all of ``range(count)``: by several threads where ``work`` steps are worth them."""
+def shared_out(part: Callable[[int, int], None], count: int, work: int) -> None:
+    """``part(first, last)`` over [0, count), in as many threads as ``work`` steps are worth."""
     parts = min(THREADS, count, 1 + work // WORTH_A_THREAD)
     if parts <= 1:
-        rows(0, count)
+        part(0, count)
         return
     ends = [count * t // parts for t in range(parts + 1)]
-    list(_pool().map(lambda t: rows(ends[t], ends[t + 1]), range(parts)))
+    list(_pool().map(lambda t: part(ends[t], ends[t + 1]), range(parts)))
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.backends.cpu import share
+from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel, portable
 from intsim.numerics import Rounding
 
@@ -120,7 +120,7 @@ def _launch(tiles: Callable[..., None], x: Any, out: Any, p: Any, parameters: tu
         acc, q, step = acc.reshape(1, -1), q.reshape(1, -1), 0
         parameters = tuple(np.repeat(v, min(TILE, q.shape[1])) for v in parameters)
     count = q.shape[0] * -(-q.shape[1] // TILE)
-    share(lambda first, last: tiles(acc, *parameters, p.dtype, step, q, first, last), count, q.size)
+    shared_out(lambda first, last: tiles(acc, *parameters, p.dtype, step, q, first, last), count, q.size)
 
 
 def single_rounding(x: Any, out: Any, p: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.backends.cpu import share
+from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel
 
 PIECE = 1024  # elements at a time where one set of parameters serves all
@@ -52,7 +52,7 @@ def _launch(rows: Callable[..., None], x: Any, out: Any, p: Any, dtype: Any, fac
     columns = (*factors, low, high, p.zero_point.astype(i32))
 
     def part(acc: Any, q: Any, columns: tuple[Any, ...]) -> None:
-        share(lambda first, last: rows(acc, *columns, q, first, last), q.shape[0], q.size)
+        shared_out(lambda first, last: rows(acc, *columns, q, first, last), q.shape[0], q.size)
 
     if out.q.shape[1] > 1:
         part(x.acc, out.q, columns)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.backends.cpu import share
+from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel
 
 PIECE = 256  # exponentials, each below 2**23: their sum fits 32 bits
@@ -37,10 +37,10 @@ def _kernel() -> Callable[..., None]:
             least_shift += 1
         ln2, b, c = i32(p.ln2), i32(p.b), i32(p.c)
         for i in range(first, last):
-            seen = i64(stop[i])
+            seen: Any = i64(stop[i])
             x, y = q[i], probability[i]
-            top = x[0]
-            for j in range(1, seen):
+            top: Any = x[0]
+            for j in range(seen):
                 top = max(top, x[j])
             floor = i32(max(i64(top) - limit, i64(-(2**31))))
             top32 = i32(top)
@@ -48,7 +48,7 @@ def _kernel() -> Callable[..., None]:
             for start in range(0, seen, PIECE):
                 width = min(PIECE, seen - start)
                 xs, es = x[start : start + width], exp[start : start + width]
-                part = u32(0)
+                part: Any = u32(0)
                 for j in range(width):
                     d = i32(top32 - max(i32(xs[j]), floor))
                     z = u32(u32(u32(d) * inverse) >> u32(27))
@@ -78,4 +78,4 @@ def _kernel() -> Callable[..., None]:
 def softmax(x: Any, out: Any, p: Any) -> None:
     """Fills ``out.probability``; serves 8 bits rounded down, and constants of which each bound above holds."""
     rows = _kernel()
-    share(lambda first, last: rows(x.q, x.stop, out.probability, p, first, last), x.q.shape[0], x.q.size)
+    shared_out(lambda first, last: rows(x.q, x.stop, out.probability, p, first, last), x.q.shape[0], x.q.size)
