@@ -154,3 +154,11 @@ def test_layernorm_ibert_in_the_longest_rows() -> None:
     x[1, :2] = 3, -3  # a sum of squares of 18
     x[2, :8] = 1, -1, 1, -1, 1, -1, 1, -1
     equal("layernorm.ibert", get("layernorm.ibert").params(), x)
+
+
+@pytest.mark.parametrize("t", [int8, uint8], ids=str)
+@pytest.mark.parametrize("result", [int8, uint8, int16, int32], ids=str)
+def test_table(t: IntType, result: IntType) -> None:
+    x = DRAW.integers(t.qmin, t.qmax + 1, (129, 130)).astype(t.storage)
+    table = DRAW.integers(result.qmin, result.qmax + 1, 256).astype(result.storage)
+    equal("activation.table", get("activation.table").params(t, result), x, table)
