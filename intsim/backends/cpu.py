@@ -7,6 +7,7 @@ Kernels are serial over a range of rows and release the GIL; threads share the r
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -46,7 +47,13 @@ def compile(name: str, program: Program) -> Kernel:
 
 
 def shared_out(part: Callable[[int, int], None], count: int, work: int) -> None:
-    """``part(first, last)`` over [0, count), in as many threads as ``work`` steps are worth."""
+    """``part(first, last)`` over [0, count), in as many threads as ``work`` steps are worth.
+
+    Called in such a part, it does all in its own thread: the others are busy with the rest.
+    """
+    if getattr(_thread, "in_a_part", False):
+        part(0, count)
+        return
     parts = min(THREADS, count, 1 + work // WORTH_A_THREAD)
     if parts <= 1:
         part(0, count)
@@ -55,9 +62,16 @@ def shared_out(part: Callable[[int, int], None], count: int, work: int) -> None:
     list(_pool().map(lambda t: part(ends[t], ends[t + 1]), range(parts)))
 
 
+_thread = threading.local()
+
+
+def _enter() -> None:
+    _thread.in_a_part = True
+
+
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS)
+    return ThreadPoolExecutor(THREADS, initializer=_enter)
 
 
 if hasattr(os, "register_at_fork"):
