@@ -32,7 +32,8 @@ class Recipe:
 
     steps: updates. rate: the highest learning rate, reached after ``warmup`` steps and brought to 0 by
     a cosine. smoothing: of the labels. decay: of the weights. average: of the weights kept, per step.
-    shift: b of the polynomial attention before training. every: steps between two looks at the validation data, each of which can be resumed from.
+    shift: b of the polynomial attention before training.
+    every: steps between two looks at the validation data, each of which can be resumed from.
     """
 
     steps: int
