@@ -51,6 +51,11 @@ def kernel(function: F, name: str) -> F:
     return compiled
 
 
+def compiles() -> bool:
+    """Whether kernels are compiled at all: not where NUMBA_DISABLE_JIT is set."""
+    return not numba.config.DISABLE_JIT
+
+
 def at_hand(function: Any) -> bool:
     """Whether a ``kernel`` would start at once: compiled in this process, or kept on disk for some argument types."""
     if numba.config.DISABLE_JIT:

@@ -1,0 +1,209 @@
+"""A linear layer with propagated scales on the CPU: product, bias and what follows, a few rows at a time.
+
+A tile's rows go through all columns into a scratch that stays in the first-level cache; then each row is
+finished by vector instructions and leaves as the type that the next layer takes. Scales are worked out
+by the functions of the programs. Serves TIES_TO_AWAY.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from intsim.backends.cpu import shared_out
+from intsim.compiling import Int, kernel, portable
+from intsim.ops.matmul import _cpu_tile as tiles
+from intsim.ops.propagate import _cpu_vectors as vectors
+from intsim.ops.propagate._cpu_rows import NEVER, added, down, narrowed
+from intsim.scalar import scale
+
+TOGETHER = 48  # rows that share a panel of an output layer: whole tiles on every machine
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A weight and a ``propagate.bias`` record, laid out for the kernels.
+
+    steps: int32 (panels, steps, columns), two int16 of k in each. A channel's arrays are padded to whole panels.
+    scales: of the weight and of the bias.
+    """
+
+    n: int
+    steps: Any
+    mantissa: Any
+    less: Any
+    bias: Any
+    scales: tuple[int, int, int, int]
+
+    @property
+    def start(self) -> Any:
+        """What the columns begin with, for a search: those that are none lie below all others."""
+        made = np.full(self.mantissa.shape, NEVER // 2, np.int32)
+        made[: self.n] = 0
+        return made
+
+    def arguments(self) -> tuple[Any, ...]:
+        return (self.steps, self.mantissa, self.less, self.bias, *self.scales)
+
+
+def layer(weight: Any, p: Any) -> Layer:
+    """weight: int8 "n k"; p: the record of ``propagate.bias``."""
+    (n, k), columns = weight.shape, _width()
+    panels = -(-n // columns)
+    words = np.zeros((panels * columns, -(-k // 2) * 2), np.int16)
+    words[:n, :k] = weight
+    steps = np.ascontiguousarray(words.view(np.int32).reshape(panels, columns, -1).swapaxes(1, 2))
+
+    def padded(channels: Any, fill: int) -> Any:
+        made = np.full(panels * columns, fill, np.int32)
+        made[:n] = channels
+        return made
+
+    return Layer(
+        n,
+        steps,
+        padded(p.ratio_mantissa, 2**30),
+        padded(np.minimum(-p.ratio_exponent, 63) - 1, 29),
+        padded(p.bias, 0),
+        (int(p.weight_mantissa), int(p.weight_exponent), int(p.bias_mantissa), int(p.bias_exponent)),
+    )
+
+
+_width = kernel(lambda: tiles.width(), "linear.propagated.width")
+
+
+@portable
+def product(x: Any, top: Int, count: Int, words: Any, steps: Any, start: Any, acc: Any) -> None:
+    """``count`` rows of ``x`` from ``top`` by all panels into ``acc``; words: room for them as int16, zeros at first."""
+    panels, depth, columns = steps.shape
+    for r in range(count):
+        for k in range(x.shape[1]):
+            words[r, k] = x[top + r, k]
+    for panel in range(panels):
+        tiles.tile_of_pairs(
+            words.ctypes.data, 4 * depth, steps.ctypes.data + 4 * panel * depth * columns,
+            acc.ctypes.data + 4 * panel * columns, 4 * panels * columns, depth, start.ctypes.data,
+        )  # fmt: skip
+
+
+@portable
+def finished(z: Int, turns: Int, relu: Int, x_m: Int, x_e: Int, mantissa: Any, less: Any, bias: Any,
+             weight: Int, weight_e: Int, of_bias: Int, of_bias_e: Int) -> tuple[Int, Int, Int]:  # fmt: skip
+    """``propagate.bias`` of the row at ``z``, in place: the largest and the scale."""
+    own, own_e = scale.multiply(x_m, x_e, weight, weight_e)
+    match, match_e = own, own_e
+    if scale.less(of_bias, of_bias_e, own, own_e):
+        match, match_e = of_bias, of_bias_e
+    by, by_e = scale.quotient(match, match_e, own, own_e)
+    other, other_e = scale.quotient(match, match_e, of_bias, of_bias_e)
+    channels = mantissa.ctypes.data, less.ctypes.data, bias.ctypes.data
+    if relu:
+        top = vectors.finished_relu(z, *channels, z, turns, by, down(by_e), other, down(other_e))
+    else:
+        top = vectors.finished(z, *channels, z, turns, by, down(by_e), other, down(other_e))
+    return top, match, match_e
+
+
+def _plain_rows(x: Any, x_m: Any, x_e: Any, steps: Any, mantissa: Any, less: Any, bias: Any, weight: int, weight_e: int,
+                of_bias: int, of_bias_e: int, z: Any, made: Any, made_e: Any, first: int, last: int) -> None:  # fmt: skip
+    panels, depth, columns = steps.shape
+    rows, n = tiles.rows_of_pairs(), z.shape[1]
+    words, start = np.zeros((rows, 2 * depth), np.int16), np.zeros(columns, np.int32)
+    acc = np.empty((rows, panels * columns), np.int32)
+    turns = panels * columns // vectors.lanes()
+    for top in range(first, last, rows):
+        count = min(rows, last - top)
+        product(x, top, count, words, steps, start, acc)
+        for r in range(count):
+            i = top + r
+            _, match, match_e = finished(acc.ctypes.data + 4 * r * panels * columns, turns, 0, np.int64(x_m[i]),
+                np.int64(x_e[i]), mantissa, less, bias, weight, weight_e, of_bias, of_bias_e)  # fmt: skip
+            made[i], made_e[i] = match, match_e
+            for j in range(n):
+                z[i, j] = acc[r, j]
+
+
+def _rescaled_rows(x: Any, x_m: Any, x_e: Any, steps: Any, mantissa: Any, less: Any, bias: Any, weight: int, weight_e: int,
+                   of_bias: int, of_bias_e: int, q: Any, made: Any, made_e: Any, qmax: int, policy: int, relu: int,
+                   first: int, last: int) -> None:  # fmt: skip
+    panels, depth, columns = steps.shape
+    rows, lanes, (groups, n) = tiles.rows_of_pairs(), vectors.lanes(), q.shape[1:]
+    words, start = np.zeros((rows, 2 * depth), np.int16), np.zeros(columns, np.int32)
+    acc = np.empty((rows, panels * columns), np.int32)
+    turns, least = panels * columns // lanes, 0 if relu else NEVER
+    for at in range(first, last, rows):
+        count = min(rows, last - at)
+        product(x, at, count, words, steps, start, acc)
+        for r in range(count):
+            i, z = at + r, acc.ctypes.data + 4 * r * panels * columns
+            top, match, match_e = finished(z, turns, relu, np.int64(x_m[i]), np.int64(x_e[i]), mantissa, less, bias,
+                weight, weight_e, of_bias, of_bias_e)  # fmt: skip
+            for g in range(groups):
+                if groups > 1:
+                    top = vectors.largest_relu(z, n // lanes) if relu else vectors.largest(z, n // lanes)
+                into = q.ctypes.data + q.itemsize * (i * groups + g) * n
+                by, by_e = narrowed(z, n, top, least, into, q.itemsize, qmax, policy)
+                made[i, g], made_e[i, g] = scale.multiply(match, match_e, by, by_e)
+                z += 4 * n
+
+
+def _summed_rows(stream: Any, s_m: Any, s_e: Any, x: Any, x_m: Any, x_e: Any, steps: Any, mantissa: Any, less: Any, bias: Any,
+                 weight: int, weight_e: int, of_bias: int, of_bias_e: int, q: Any, made: Any, made_e: Any, left: int,
+                 qmax: int, policy: int, first: int, last: int) -> None:  # fmt: skip
+    panels, depth, columns = steps.shape
+    rows, n = tiles.rows_of_pairs(), q.shape[1]
+    words, start = np.zeros((rows, 2 * depth), np.int16), np.zeros(columns, np.int32)
+    acc = np.empty((rows, panels * columns), np.int32)
+    turns = panels * columns // vectors.lanes()
+    for at in range(first, last, rows):
+        count = min(rows, last - at)
+        product(x, at, count, words, steps, start, acc)
+        for r in range(count):
+            i, z = at + r, acc.ctypes.data + 4 * r * panels * columns
+            _, match, match_e = finished(z, turns, 0, np.int64(x_m[i]), np.int64(x_e[i]), mantissa, less, bias,
+                weight, weight_e, of_bias, of_bias_e)  # fmt: skip
+            top, match, match_e = added(stream.ctypes.data + 2 * n * i, np.int64(s_m[i]), np.int64(s_e[i]), left,
+                z, match, match_e, z, n // vectors.lanes())  # fmt: skip
+            by, by_e = narrowed(z, n, top, NEVER, q.ctypes.data + q.itemsize * n * i, q.itemsize, qmax, policy)
+            made[i], made_e[i] = scale.multiply(match, match_e, by, by_e)
+
+
+def _best_rows(x: Any, steps: Any, mantissa: Any, less: Any, start: Any, best: Any, first: int, last: int) -> None:
+    """The column of the greatest result of each row, the lowest of equals; no bias. start: far below 0 beyond the last."""
+    panels, depth, columns = steps.shape
+    rows, lanes = tiles.rows_of_pairs(), vectors.lanes()
+    words, acc = np.zeros((TOGETHER, 2 * depth), np.int16), np.empty((rows, columns), np.int32)
+    found = np.empty((TOGETHER, 2, lanes), np.int32)
+    for at in range(first, last, TOGETHER):
+        count = min(TOGETHER, last - at)
+        for r in range(count):
+            for k in range(x.shape[1]):
+                words[r, k] = x[at + r, k]
+        found[:, 0] = NEVER
+        for panel in range(panels):
+            column = panel * columns
+            for r in range(0, count, rows):
+                tiles.tile_of_pairs(
+                    words.ctypes.data + 4 * depth * r, 4 * depth, steps.ctypes.data + 4 * column * depth,
+                    acc.ctypes.data, 4 * columns, depth, start.ctypes.data + 4 * column,
+                )  # fmt: skip
+                for t in range(min(rows, count - r)):
+                    vectors.folded(
+                        acc.ctypes.data + 4 * columns * t, mantissa.ctypes.data + 4 * column,
+                        less.ctypes.data + 4 * column, found.ctypes.data + 8 * lanes * (r + t), column, columns // lanes,
+                    )  # fmt: skip
+        for r in range(count):
+            top, where = found[r, 0, 0], found[r, 1, 0]
+            for lane in range(1, lanes):
+                z, column = found[r, 0, lane], found[r, 1, lane]
+                if z > top or (z == top and column < where):
+                    top, where = z, column
+            best[at + r] = where
+
+
+plain_rows = kernel(_plain_rows, "linear.propagated.rows")
+rescaled_rows = kernel(_rescaled_rows, "linear.propagated_rescaled.rows")
+summed_rows = kernel(_summed_rows, "linear.propagated_sum.rows")
+best_rows = kernel(_best_rows, "linear.propagated_best.rows")
