@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,15 @@ from intsim.numerics import Rounding, int16, uint8
 from intsim.ops.propagate import WHOLE, Probabilities, _cpu_rows as rows
 from intsim.ops.propagate._cpu_rows import embed_rows, norm_rows, rescale_rows
 
-Keys = tuple[Array, Array, Array, Array]  # int8 [slots, columns, heads, width], packed scales [slots, heads, columns]; twice
+Keys = tuple[Array, Array, Array, Array]  # int8 [slots, columns, heads, width], packed scales [slots, columns, heads]; twice
 ROOM = 16  # columns that a cache starts with; doubled when full
+
+
+class Rows(NamedTuple):
+    """A row a token, and its packed scale (``_cpu_scale``)."""
+
+    q: Array
+    scale: Array
 
 
 @dataclass(slots=True)
@@ -38,7 +45,6 @@ class FusedState(State):
     own: list[Keys] = field(default_factory=list)
 
     def chosen(self, rows: Array) -> State:
-        rows = np.arange(len(self.ids))[rows]
         slots, sources, own = self.slots[rows], self.sources, self.own
         if len(np.unique(slots)) < len(slots):  # texts that go on from the same one part ways
             sources, own = ([_at(part, slots) for part in parts] for parts in (sources, own))
@@ -51,8 +57,8 @@ class FusedState(State):
         def unpacked(part: Keys, columns: int) -> tuple[Array, ...]:
             made: list[Array] = []
             for q, packed in (part[:2], part[2:]):
-                scale = packed[self.slots][:, :, :columns].swapaxes(1, 2)
-                made += [q[self.slots][:, :columns], (scale & 0xFFFFFFFF).astype(np.int32), (scale >> 32).astype(np.int16)]
+                scale = packed[self.slots, :columns]
+                made += [q[self.slots, :columns], (scale & 0xFFFFFFFF).astype(np.int32), (scale >> 32).astype(np.int16)]
             return tuple(made)
 
         memory = [unpacked(part, part[0].shape[1]) for part in self.sources]
@@ -102,7 +108,14 @@ class FusedTransformer(IntegerTransformer):
             for name in attentions(shape)
         }
         p: Any = model.steps["embedding.embed"]
-        self._embed = int(p.left_shift), int(p.factor_mantissa), int(p.factor_exponent)
+        self._embed = int(p.left_shift), int(rows.packed(p.factor_mantissa, p.factor_exponent))
+        self._tables = [
+            part
+            for name in ("embedding", "positions")
+            for part in (
+                self._t[f"{name}.weight"], rows.packed(self._t[f"{name}.mantissa"], self._t[f"{name}.exponent"]),
+            )
+        ]  # fmt: skip
         self._left = int(getattr(model.steps["stream.add"], "left_shift"))
         self._policy = int(self.options.policy)
 
@@ -111,65 +124,53 @@ class FusedTransformer(IntegerTransformer):
 
     # -- steps ---------------------------------------------------------------------------------------
 
-    def _rows_of(self, x: Array, scale: tuple[Array, Array], dtype: Any, relu: bool = False) -> Scaled:
-        made = Scaled(np.empty(x.shape, dtype), np.empty(len(x), np.int32), np.empty(len(x), np.int16))
-        rescale_rows(x, *scale, *made, int(np.iinfo(dtype).max), self._policy, relu, 0, len(x))
+    def _rescaled(self, x: Array, scale: Array, dtype: Any) -> Rows:
+        made = Rows(np.empty(x.shape, dtype), np.empty(len(x), np.int64))
+        rescale_rows(x, scale, *made, np.iinfo(dtype).max, self._policy, 0, 0, len(x))
         return made
 
-    def _embedded(self, ids: Array, first: int) -> Scaled:
+    def _embedded(self, ids: Array, first: int) -> Rows:
         places = np.broadcast_to(np.arange(first, first + ids.shape[1], dtype=np.int32), ids.shape)
-        tables = [self._t[f"{name}.{part}"] for name in ("embedding", "positions") for part in ("weight", "mantissa", "exponent")]
-        count = ids.size
-        z, scale = np.empty((count, self.shape.width), np.int32), (np.empty(count, np.int32), np.empty(count, np.int16))
-        embed_rows(np.ascontiguousarray(ids).reshape(-1), places.reshape(-1), *tables, z, *scale, *self._embed, 0, count)
-        return self._rows_of(z, scale, np.int16)
+        z, scale = np.empty((ids.size, self.shape.width), np.int32), np.empty(ids.size, np.int64)
+        embed_rows(ids.reshape(-1), places.reshape(-1), *self._tables, z, scale, *self._embed, 0, ids.size)
+        return self._rescaled(z, scale, np.int16)
 
-    def _normed(self, name: str, x: Scaled) -> Scaled:
-        count = len(x.q)
-        made = Scaled(np.empty(x.q.shape, np.int8), np.empty(count, np.int32), np.empty(count, np.int16))
+    def _normed(self, name: str, x: Rows) -> Rows:
+        made = Rows(np.empty(x.q.shape, np.int8), np.empty(len(x.q), np.int64))
         before, behind = self._norms[name]
-        norm_rows(x.q, *before, *made, *behind, 0, count)
+        norm_rows(x.q, *before, *made, *behind, 0, len(x.q))
         return made
 
-    def _narrow(self, name: str, x: Scaled, groups: int, relu: int = 0) -> Scaled:
-        """A linear layer's rows as int8, a scale for each of ``groups`` in a row."""
-        layer, count = self._layers[name], len(x.q)
-        q = np.empty((count, groups, layer.n // groups), np.int8)
-        made = Scaled(q, np.empty((count, groups), np.int32), np.empty((count, groups), np.int16))
-        linear.rescaled_rows(*x, *layer.arguments(), *made, 127, self._policy, relu, 0, count)
+    def _narrow(self, name: str, x: Rows, q: Array, scale: Array, places: Array, relu: int = 0) -> None:
+        """A linear layer's rows as int8, row i as row places[i] of q [.., groups, width]; a scale a group."""
+        layer = self._layers[name].arguments()
+        linear.rescaled_rows(*x, *layer, q, scale, places, 127, self._policy, relu, 0, len(x.q))
+
+    def _summed(self, name: str, x: Rows, stream: Rows) -> Rows:
+        made = Rows(np.empty(stream.q.shape, np.int16), np.empty(len(x.q), np.int64))
+        layer = self._layers[name].arguments()
+        linear.summed_rows(*stream, *x, *layer, *made, self._left, 32767, self._policy, 0, len(x.q))
         return made
 
-    def _summed(self, name: str, x: Scaled, stream: Scaled) -> Scaled:
-        count = len(x.q)
-        made = Scaled(np.empty(stream.q.shape, np.int16), np.empty(count, np.int32), np.empty(count, np.int16))
-        arguments = self._layers[name].arguments()
-        linear.summed_rows(*stream, *x, *arguments, *made, self._left, 32767, self._policy, 0, count)
-        return made
+    def _keys(self, name: str, x: Rows, into: Keys, places: Array) -> None:
+        h, d = self.shape.heads, self.shape.head_width
+        for part, q, scale in (("key", *into[:2]), ("value", *into[2:])):
+            self._narrow(f"{name}.{part}", x, q.reshape(-1, h, d), scale.reshape(-1, h), places)
 
-    def _keys(self, name: str, x: Scaled, texts: int) -> Keys:
-        made: list[Array] = []
-        for part in ("key", "value"):
-            part_q, mantissa, exponent = self._narrow(f"{name}.{part}", x, self.shape.heads)
-            scale = ((exponent.astype(np.int64) << 32) + mantissa).reshape(texts, -1, self.shape.heads).swapaxes(1, 2)
-            made += [part_q.reshape(texts, -1, *part_q.shape[1:]), np.ascontiguousarray(scale)]
-        return made[0], made[1], made[2], made[3]
+    def _attended(self, name: str, h: Rows, stream: Rows, keys: Keys, slots: Array, stop: Array) -> Rows:
+        (texts, tokens), heads = stop.shape, self.shape.heads
+        q = np.empty((texts * tokens, heads, self.shape.head_width), np.int8)
+        scale = np.empty((texts * tokens, heads), np.int64)
+        self._narrow(f"{name}.query", h, q, scale, np.arange(len(q)))
+        z, of_z = np.empty((len(q), self.shape.width), np.int32), np.empty((texts, tokens), np.int64)
+        q, scale = q.reshape(texts, tokens, *q.shape[1:]), scale.reshape(texts, tokens, heads)
+        attention.attend_rows(q, scale, *keys, slots, stop, *self._attentions[name], z, of_z, 0, texts)
+        return self._summed(f"{name}.out", self._rescaled(z, of_z.reshape(-1), np.int8), stream)
 
-    def _attended(self, name: str, h: Scaled, stream: Scaled, keys: Keys, slots: Array, stop: Array) -> Scaled:
-        texts, tokens = stop.shape
-        q, mantissa, exponent = self._narrow(f"{name}.query", h, self.shape.heads)
-        scale = ((exponent.astype(np.int64) << 32) + mantissa).reshape(texts, tokens, -1)
-        z = np.empty((texts, tokens, self.shape.width), np.int32)
-        of_z = np.empty((texts, tokens), np.int32), np.empty((texts, tokens), np.int16)
-        attention.attend_rows(
-            q.reshape(texts, tokens, *q.shape[1:]), scale, *keys, slots, stop, *self._attentions[name], z, *of_z, 0, texts
-        )
-        mixed = self._rows_of(z.reshape(texts * tokens, -1), (of_z[0].reshape(-1), of_z[1].reshape(-1)), np.int8)
-        return self._summed(f"{name}.out", mixed, stream)
-
-    def _fed(self, name: str, x: Scaled) -> Scaled:
-        q, mantissa, exponent = self._narrow(f"{name}.feed_up", self._normed(f"{name}.feed_norm", x), 1, relu=1)
-        hidden = Scaled(q[:, 0], mantissa[:, 0], exponent[:, 0])
-        return self._summed(f"{name}.feed_down", hidden, x)
+    def _fed(self, name: str, x: Rows) -> Rows:
+        q, scale = np.empty((len(x.q), 1, self.shape.feed), np.int8), np.empty((len(x.q), 1), np.int64)
+        self._narrow(f"{name}.feed_up", self._normed(f"{name}.feed_norm", x), q, scale, np.arange(len(q)), 1)
+        return self._summed(f"{name}.feed_down", Rows(q[:, 0], scale[:, 0]), x)
 
     # -- texts ---------------------------------------------------------------------------------------
 
@@ -187,14 +188,17 @@ class FusedTransformer(IntegerTransformer):
         count = len(ids)
         slots, stop = np.arange(count, dtype=np.int32), np.array(np.broadcast_to(lengths[:, None], ids.shape))
         x = self._embedded(ids, 0)
+        every, keys = np.arange(ids.size), self._room(*ids.shape)
         for i in range(self.shape.layers):
             name = f"encoder.{i}"
             h = self._normed(f"{name}.self_norm", x)
-            keys = self._keys(f"{name}.self_attention", h, count)
+            self._keys(f"{name}.self_attention", h, keys, every)
             x = self._attended(f"{name}.self_attention", h, x, keys, slots, stop)
             x = self._fed(name, x)
         memory = self._normed("encoder_norm", x)
-        sources = [self._keys(f"decoder.{i}.cross_attention", memory, count) for i in range(self.shape.layers)]
+        sources = [self._room(*ids.shape) for _ in range(self.shape.layers)]
+        for i, part in enumerate(sources):
+            self._keys(f"decoder.{i}.cross_attention", memory, part, every)
         return FusedState(lengths, np.zeros((count, 0), np.int32), slots=slots, sources=sources)
 
     def step(self, state: State, ids: Array, *, last: bool = False, see: Observer | None = None) -> Any:
@@ -204,7 +208,7 @@ class FusedTransformer(IntegerTransformer):
             seen = super().step(state.plain(), ids, last=last, see=see)
             self._hidden(state, ids, last)
             return seen
-        return self.logits(self._hidden(state, ids, last))
+        return self._made(self._hidden(state, ids, last))
 
     def next(self, state: State, ids: Array) -> Array:
         if not isinstance(state, FusedState):
@@ -214,17 +218,16 @@ class FusedTransformer(IntegerTransformer):
         linear.best_rows(x.q, output.steps, output.mantissa, output.less, self._start, made, 0, len(x.q))
         return made
 
-    def logits(self, x: Scaled) -> Scaled:
-        count = len(x.q)
-        made = Scaled(np.empty((count, self._output.n), np.int32), np.empty(count, np.int32), np.empty(count, np.int16))
-        linear.plain_rows(*x, *self._output.arguments(), *made, 0, count)
-        return made
+    def _made(self, x: Rows) -> Scaled:
+        z, scale = np.empty((len(x.q), self._output.n), np.int32), np.empty(len(x.q), np.int64)
+        linear.plain_rows(*x, *self._output.arguments(), z, scale, 0, len(x.q))
+        return Scaled(z, (scale & 0xFFFFFFFF).astype(np.int32), (scale >> 32).astype(np.int16))
 
     def _check_ids(self, ids: Array) -> None:
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.shape.vocabulary:
             raise ValueError(f"ids lie from {ids.min()} to {ids.max()}; the vocabulary has {self.shape.vocabulary} tokens")
 
-    def _hidden(self, state: FusedState, ids: Array, last: bool) -> Scaled:
+    def _hidden(self, state: FusedState, ids: Array, last: bool) -> Rows:
         """The tokens behind the last norm; ``state`` moves on."""
         texts, new = ids.shape
         before = state.length
@@ -238,34 +241,30 @@ class FusedTransformer(IntegerTransformer):
         for i in range(self.shape.layers):
             name = f"decoder.{i}"
             h = self._normed(f"{name}.self_norm", x)
-            self._keep(state, i, before, self._keys(f"{name}.self_attention", h, texts))
+            self._keep(state, i, h, new)
             x = self._attended(f"{name}.self_attention", h, x, state.own[i], state.slots, stop)
             if state.sources:
                 h = self._normed(f"{name}.cross_norm", x)
                 x = self._attended(f"{name}.cross_attention", h, x, state.sources[i], state.slots, seen)
             x = self._fed(name, x)
         if last and new > 1:
-            x = Scaled(*(np.ascontiguousarray(a[new - 1 :: new]) for a in x))
+            x = Rows(*(np.ascontiguousarray(a[new - 1 :: new]) for a in x))
         return self._normed("decoder_norm", x)
 
-    def _keep(self, state: FusedState, number: int, before: int, made: Keys) -> None:
-        texts, new = made[0].shape[:2]
+    def _keep(self, state: FusedState, number: int, h: Rows, new: int) -> None:
+        """The keys and values of the last ``new`` tokens go into the cache."""
+        length = state.length
         if number == len(state.own):
-            state.own.append(self._room(texts, max(ROOM, new)))
-        while state.own[number][0].shape[1] < before + new:
-            old = state.own[number]
-            larger = self._room(len(old[0]), 2 * old[0].shape[1])
-            for a, b in zip(larger, old, strict=True):
-                a[tuple(slice(n) for n in b.shape)] = b
-            state.own[number] = larger
-        k, of_k, v, of_v = state.own[number]
-        columns = slice(before, before + new)
-        k[state.slots, columns], v[state.slots, columns] = made[0], made[2]
-        of_k[state.slots, :, columns], of_v[state.slots, :, columns] = made[1], made[3]
+            state.own.append(self._room(len(state.slots), max(ROOM, length)))
+        old = state.own[number]
+        if old[0].shape[1] < length:
+            state.own[number] = self._room(len(old[0]), max(2 * old[0].shape[1], length))
+            for a, b in zip(state.own[number], old, strict=True):
+                a[:, : b.shape[1]] = b
+        columns = state.own[number][0].shape[1]
+        places = state.slots[:, None].astype(np.int64) * columns + np.arange(length - new, length)
+        self._keys(f"decoder.{number}.self_attention", h, state.own[number], places.reshape(-1))
 
     def _room(self, texts: int, columns: int) -> Keys:
-        def one() -> tuple[Array, Array]:
-            q = np.zeros((texts, columns, self.shape.heads, self.shape.head_width), np.int8)
-            return q, np.full((texts, self.shape.heads, columns), 2**30, np.int64)
-
-        return (*one(), *one())
+        q, scale = (texts, columns, self.shape.heads, self.shape.head_width), (texts, columns, self.shape.heads)
+        return np.empty(q, np.int8), np.empty(scale, np.int64), np.empty(q, np.int8), np.empty(scale, np.int64)

@@ -13,6 +13,7 @@ import numpy as np
 from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel, portable
 from intsim.ops.propagate import _cpu_scale as scale, _cpu_vectors as vectors
+from intsim.ops.propagate._cpu_rows import packed, unpack
 from intsim.ops.propagate.polynomial import TOP
 
 QMAX = 255
@@ -30,17 +31,17 @@ def head_arguments(p: Any, heads: int) -> tuple[Any, ...]:
     parts = [
         part
         for name in ("b", "delta_root")
-        for part in (each(name), (each(f"{name}_exponent") << 32) + each(f"{name}_mantissa"))
+        for part in (each(name), packed(each(f"{name}_mantissa"), each(f"{name}_exponent")))
     ]
-    root = (int(p.root_exponent) << 32) + int(p.root_mantissa)
+    root = int(packed(p.root_mantissa, p.root_exponent))
     return np.array(parts, np.int64), root, int(p.degree), int(p.policy)
 
 
 @portable
 def _lowest(scales: Any, b: Int, h: Int, stop: Int) -> Int:
-    low = scales[b, h, 0]
+    low = scales[b, 0, h]
     for j in range(1, stop):
-        low = min(low, scales[b, h, j])
+        low = min(low, scales[b, j, h])
     return low
 
 
@@ -53,7 +54,7 @@ def weighed(t: Any, b: Int, h: Int, stop: Int, query: Int, keys: Any, values: An
     shift = scale.apply(head[0, h], scale.quotient(s, of_shift))
     top = max(np.int64(1), scale.apply(root, scale.quotient(s, of_root)))
     for j in range(stop):
-        by = scale.quotient(s, scale.multiply(query, keys[b, h, j]))
+        by = scale.quotient(s, scale.multiply(query, keys[b, j, h]))
         r = max(scale.apply(np.int64(t[j]), by) + shift, np.int64(0))
         t[j] = r
         top = max(top, r)
@@ -74,7 +75,7 @@ def weighed(t: Any, b: Int, h: Int, stop: Int, query: Int, keys: Any, values: An
             weight *= r
         weight += floor
         total += weight
-        weight = scale.apply(weight, scale.quotient(low, values[b, h, j]))
+        weight = scale.apply(weight, scale.quotient(low, values[b, j, h]))
         t[j] = weight
         largest = max(largest, weight)
     last = scale.ratio_of(largest, np.int64(QMAX), scale.of_integer(np.int64(QMAX)), policy)
@@ -85,14 +86,14 @@ def weighed(t: Any, b: Int, h: Int, stop: Int, query: Int, keys: Any, values: An
 
 def _attend_rows(q: Any, q_scale: Any, k: Any, k_scale: Any, v: Any, v_scale: Any, slots: Any, stop: Any,
                  head: Any, root: int, degree: int, policy: int,
-                 z: Any, mantissa: Any, exponent: Any, first: int, last: int) -> None:  # fmt: skip
-    """Texts [first, last): all arrays begin with texts. Packed scales: [texts, tokens, heads], [slots, heads, columns].
+                 z: Any, made: Any, first: int, last: int) -> None:  # fmt: skip
+    """Texts [first, last): all arrays begin with texts. Packed scales: [texts, tokens, heads], [slots, columns, heads].
 
     slots: int32, the number of a text's keys and values.
     """
     lanes, tokens, heads, c, d = vectors.lanes(), q.shape[1], q.shape[2], q.shape[3], v.shape[3]
     columns = k.shape[1]
-    t, made = np.empty(columns, np.int32), np.empty(heads, np.int64)
+    t, by_head = np.empty(columns, np.int32), np.empty(heads, np.int64)
     for b in range(first, last):
         slot = np.int64(slots[b])
         for i in range(tokens):
@@ -104,18 +105,18 @@ def _attend_rows(q: Any, q_scale: Any, k: Any, k_scale: Any, v: Any, v_scale: An
                     c // (2 * lanes), t.ctypes.data,
                 )  # fmt: skip
                 query = scale.multiply(q_scale[b, i, h], root)
-                made[h] = weighed(t, slot, h, seen, query, k_scale, v_scale, head, degree, policy)
+                by_head[h] = weighed(t, slot, h, seen, query, k_scale, v_scale, head, degree, policy)
                 vectors.mixed(
                     t.ctypes.data, v.ctypes.data + (slot * columns * heads + h) * d, heads * d, seen, d // lanes,
                     row + 4 * h * d,
                 )  # fmt: skip
-            low = made[0]
+            low = by_head[0]
             for h in range(1, heads):
-                low = min(low, made[h])
+                low = min(low, by_head[h])
             for h in range(heads):
-                by = scale.quotient(low, made[h])
+                by = scale.quotient(low, by_head[h])
                 vectors.brought(row + 4 * h * d, d // lanes, scale.mantissa_of(by), scale.down(by))
-            mantissa[b, i], exponent[b, i] = scale.mantissa_of(low), scale.exponent_of(low)
+            made[b, i] = low
 
 
 attend_rows = kernel(_attend_rows, "attention.propagated.rows")
@@ -133,13 +134,13 @@ def stacked(x: Any, out: Any, p: Any) -> None:
         return np.ascontiguousarray(a).reshape(-1, *a.shape[a.ndim - core :])
 
     def scales(mantissa: Any, exponent: Any) -> Any:
-        return texts((exponent.astype(np.int64) << 32) + mantissa, 2)
+        return texts(packed(mantissa, exponent), 2)
 
     q, k, v = (texts(a, 3) for a in (x.q, x.k, x.v))
     of_q, of_k, of_v = (scales(*parts) for parts in (x[1:3], x[4:6], x[7:9]))
-    of_k, of_v = (np.ascontiguousarray(a.swapaxes(1, 2)) for a in (of_k, of_v))
     given = (q, of_q, k, of_k, v, of_v, np.arange(len(q), dtype=np.int32), texts(x.stop, 1))
-    made = [a.reshape(-1, *a.shape[a.ndim - core :]) for a, core in zip(out, (3, 1, 1), strict=True)]
+    z, made = out.z.reshape(-1, *out.z.shape[-3:]), np.empty((len(q), x.q.shape[-3]), np.int64)
     head = head_arguments(p.polynomial, q.shape[2])
     work = q.size * k.shape[1] // 8
-    shared_out(lambda first, last: attend_rows(*given, *head, *made, first, last), len(q), work)
+    shared_out(lambda first, last: attend_rows(*given, *head, z, made, first, last), len(q), work)
+    unpack(made.reshape(out.mantissa.shape), out.mantissa, out.exponent)

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel, portable
 from intsim.ops.matmul import _cpu_tile as tiles
-from intsim.ops.propagate import _cpu_vectors as vectors
-from intsim.ops.propagate._cpu_rows import NEVER, added, down, narrowed
-from intsim.scalar import scale
+from intsim.ops.propagate import _cpu_scale as scale, _cpu_vectors as vectors
+from intsim.ops.propagate._cpu_rows import NEVER, added, narrowed, packed
 
 TOGETHER = 48  # rows that share a panel of an output layer: whole tiles on every machine
 
@@ -27,7 +25,7 @@ class Layer:
     """A weight and a ``propagate.bias`` record, laid out for the kernels.
 
     steps: int32 (panels, steps, columns), two int16 of k in each. A channel's arrays are padded to whole panels.
-    scales: of the weight and of the bias.
+    scales: of the weight and of the bias, packed.
     """
 
     n: int
@@ -35,7 +33,7 @@ class Layer:
     mantissa: Any
     less: Any
     bias: Any
-    scales: tuple[int, int, int, int]
+    scales: tuple[int, int]
 
     @property
     def start(self) -> Any:
@@ -67,7 +65,7 @@ def layer(weight: Any, p: Any) -> Layer:
         padded(p.ratio_mantissa, 2**30),
         padded(np.minimum(-p.ratio_exponent, 63) - 1, 29),
         padded(p.bias, 0),
-        (int(p.weight_mantissa), int(p.weight_exponent), int(p.bias_mantissa), int(p.bias_exponent)),
+        (int(packed(p.weight_mantissa, p.weight_exponent)), int(packed(p.bias_mantissa, p.bias_exponent))),
     )
 
 
@@ -89,25 +87,26 @@ def product(x: Any, top: Int, count: Int, words: Any, steps: Any, start: Any, ac
 
 
 @portable
-def finished(z: Int, turns: Int, relu: Int, x_m: Int, x_e: Int, mantissa: Any, less: Any, bias: Any,
-             weight: Int, weight_e: Int, of_bias: Int, of_bias_e: Int) -> tuple[Int, Int, Int]:  # fmt: skip
+def finished(z: Int, turns: Int, relu: Int, of_x: Int, mantissa: Any, less: Any, bias: Any, weight: Int,
+             of_bias: Int) -> tuple[Int, Int]:  # fmt: skip
     """``propagate.bias`` of the row at ``z``, in place: the largest and the scale."""
-    own, own_e = scale.multiply(x_m, x_e, weight, weight_e)
-    match, match_e = own, own_e
-    if scale.less(of_bias, of_bias_e, own, own_e):
-        match, match_e = of_bias, of_bias_e
-    by, by_e = scale.quotient(match, match_e, own, own_e)
-    other, other_e = scale.quotient(match, match_e, of_bias, of_bias_e)
-    channels = mantissa.ctypes.data, less.ctypes.data, bias.ctypes.data
+    own = scale.multiply(of_x, weight)
+    match = min(own, of_bias)
+    by, other = scale.quotient(match, own), scale.quotient(match, of_bias)
+    a, b, c = mantissa.ctypes.data, less.ctypes.data, bias.ctypes.data
+    m, s, o, d = scale.mantissa_of(by), scale.down(by), scale.mantissa_of(other), scale.down(other)
+    if match == own:
+        if relu:
+            return vectors.finished_relu(z, a, b, c, z, turns, m, s, o, d), match
+        return vectors.finished(z, a, b, c, z, turns, m, s, o, d), match
     if relu:
-        top = vectors.finished_relu(z, *channels, z, turns, by, down(by_e), other, down(other_e))
-    else:
-        top = vectors.finished(z, *channels, z, turns, by, down(by_e), other, down(other_e))
-    return top, match, match_e
+        return vectors.moved_relu(z, a, b, c, z, turns, m, s, o, d), match
+    return vectors.moved(z, a, b, c, z, turns, m, s, o, d), match
 
 
-def _plain_rows(x: Any, x_m: Any, x_e: Any, steps: Any, mantissa: Any, less: Any, bias: Any, weight: int, weight_e: int,
-                of_bias: int, of_bias_e: int, z: Any, made: Any, made_e: Any, first: int, last: int) -> None:  # fmt: skip
+def _plain_rows(x: Any, of_x: Any, steps: Any, mantissa: Any, less: Any, bias: Any, weight: int, of_bias: int,
+                z: Any, made: Any, first: int, last: int) -> None:  # fmt: skip
+    """``propagate.bias`` of the product."""
     panels, depth, columns = steps.shape
     rows, n = tiles.rows_of_pairs(), z.shape[1]
     words, start = np.zeros((rows, 2 * depth), np.int16), np.zeros(columns, np.int32)
@@ -117,57 +116,53 @@ def _plain_rows(x: Any, x_m: Any, x_e: Any, steps: Any, mantissa: Any, less: Any
         count = min(rows, last - top)
         product(x, top, count, words, steps, start, acc)
         for r in range(count):
-            i = top + r
-            _, match, match_e = finished(acc.ctypes.data + 4 * r * panels * columns, turns, 0, np.int64(x_m[i]),
-                np.int64(x_e[i]), mantissa, less, bias, weight, weight_e, of_bias, of_bias_e)  # fmt: skip
-            made[i], made_e[i] = match, match_e
+            i, at = top + r, acc.ctypes.data + 4 * r * panels * columns
+            _, made[i] = finished(at, turns, 0, of_x[i], mantissa, less, bias, weight, of_bias)
             for j in range(n):
                 z[i, j] = acc[r, j]
 
 
-def _rescaled_rows(x: Any, x_m: Any, x_e: Any, steps: Any, mantissa: Any, less: Any, bias: Any, weight: int, weight_e: int,
-                   of_bias: int, of_bias_e: int, q: Any, made: Any, made_e: Any, qmax: int, policy: int, relu: int,
-                   first: int, last: int) -> None:  # fmt: skip
+def _rescaled_rows(x: Any, of_x: Any, steps: Any, mantissa: Any, less: Any, bias: Any, weight: int, of_bias: int,
+                   q: Any, made: Any, places: Any, qmax: int, policy: int, relu: int, first: int, last: int) -> None:  # fmt: skip
+    """The same rescaled, each of its groups by itself. places: where a row goes in q [.., groups, width of a group]."""
     panels, depth, columns = steps.shape
     rows, lanes, (groups, n) = tiles.rows_of_pairs(), vectors.lanes(), q.shape[1:]
     words, start = np.zeros((rows, 2 * depth), np.int16), np.zeros(columns, np.int32)
     acc = np.empty((rows, panels * columns), np.int32)
-    turns, least = panels * columns // lanes, 0 if relu else NEVER
+    turns, least, whole = panels * columns // lanes, 0 if relu else NEVER, scale.of_integer(qmax)
     for at in range(first, last, rows):
         count = min(rows, last - at)
         product(x, at, count, words, steps, start, acc)
         for r in range(count):
-            i, z = at + r, acc.ctypes.data + 4 * r * panels * columns
-            top, match, match_e = finished(z, turns, relu, np.int64(x_m[i]), np.int64(x_e[i]), mantissa, less, bias,
-                weight, weight_e, of_bias, of_bias_e)  # fmt: skip
+            place, z = np.int64(places[at + r]), acc.ctypes.data + 4 * r * panels * columns
+            top, match = finished(z, turns, relu, of_x[at + r], mantissa, less, bias, weight, of_bias)
+            into = q.ctypes.data + q.itemsize * place * groups * n
             for g in range(groups):
                 if groups > 1:
                     top = vectors.largest_relu(z, n // lanes) if relu else vectors.largest(z, n // lanes)
-                into = q.ctypes.data + q.itemsize * (i * groups + g) * n
-                by, by_e = narrowed(z, n, top, least, into, q.itemsize, qmax, policy)
-                made[i, g], made_e[i, g] = scale.multiply(match, match_e, by, by_e)
-                z += 4 * n
+                by = narrowed(z, n // lanes, top, least, into, q.itemsize, qmax, whole, policy)
+                made[place, g] = scale.multiply(match, by)
+                z, into = z + 4 * n, into + q.itemsize * n
 
 
-def _summed_rows(stream: Any, s_m: Any, s_e: Any, x: Any, x_m: Any, x_e: Any, steps: Any, mantissa: Any, less: Any, bias: Any,
-                 weight: int, weight_e: int, of_bias: int, of_bias_e: int, q: Any, made: Any, made_e: Any, left: int,
-                 qmax: int, policy: int, first: int, last: int) -> None:  # fmt: skip
+def _summed_rows(stream: Any, of_stream: Any, x: Any, of_x: Any, steps: Any, mantissa: Any, less: Any, bias: Any,
+                 weight: int, of_bias: int, q: Any, made: Any, left: int, qmax: int, policy: int,
+                 first: int, last: int) -> None:  # fmt: skip
+    """The same added to the int16 ``stream`` and rescaled."""
     panels, depth, columns = steps.shape
     rows, n = tiles.rows_of_pairs(), q.shape[1]
     words, start = np.zeros((rows, 2 * depth), np.int16), np.zeros(columns, np.int32)
     acc = np.empty((rows, panels * columns), np.int32)
-    turns = panels * columns // vectors.lanes()
+    turns, own_turns, whole = panels * columns // vectors.lanes(), n // vectors.lanes(), scale.of_integer(qmax)
     for at in range(first, last, rows):
         count = min(rows, last - at)
         product(x, at, count, words, steps, start, acc)
         for r in range(count):
             i, z = at + r, acc.ctypes.data + 4 * r * panels * columns
-            _, match, match_e = finished(z, turns, 0, np.int64(x_m[i]), np.int64(x_e[i]), mantissa, less, bias,
-                weight, weight_e, of_bias, of_bias_e)  # fmt: skip
-            top, match, match_e = added(stream.ctypes.data + 2 * n * i, np.int64(s_m[i]), np.int64(s_e[i]), left,
-                z, match, match_e, z, n // vectors.lanes())  # fmt: skip
-            by, by_e = narrowed(z, n, top, NEVER, q.ctypes.data + q.itemsize * n * i, q.itemsize, qmax, policy)
-            made[i], made_e[i] = scale.multiply(match, match_e, by, by_e)
+            _, match = finished(z, turns, 0, of_x[i], mantissa, less, bias, weight, of_bias)
+            top, match = added(stream.ctypes.data + 2 * n * i, of_stream[i], left, z, match, z, own_turns)
+            into = q.ctypes.data + q.itemsize * n * i
+            made[i] = scale.multiply(match, narrowed(z, own_turns, top, NEVER, into, q.itemsize, qmax, whole, policy))
 
 
 def _best_rows(x: Any, steps: Any, mantissa: Any, less: Any, start: Any, best: Any, first: int, last: int) -> None:

@@ -1,8 +1,7 @@
 """Rows with scales in vector instructions: rescaling, norm, match and embedding, row after row, for TIES_TO_AWAY.
 
-The scales are worked out by the functions of ``intsim.scalar.scale``, as in the programs; only what is
-done to each element is written anew. Kernels take arrays and numbers, a range of rows, and no records:
-the callers have checked them. Lengths are multiples of ``WHOLE``.
+Kernels take arrays and numbers, a range of rows, and no records: the callers have checked them. Scales are
+packed in one int64 (``_cpu_scale``), lengths are multiples of ``WHOLE``.
 """
 
 from __future__ import annotations
@@ -14,41 +13,44 @@ import numpy as np
 from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel, portable
 from intsim.numerics import Rounding
-from intsim.ops.propagate import Activation, Centring, _cpu_vectors as vectors
-from intsim.ops.propagate._rescaling import ratio_of
-from intsim.scalar import scale
+from intsim.ops.propagate import Activation, Centring, _cpu_scale as scale, _cpu_vectors as vectors
+from intsim.scalar import scale as program
 
 NEVER = -(2**31) + 1  # a least value that no value is below
 WIDE = 2**15 - 1  # of a norm's c before the gain
 
 
-@portable
-def down(exponent: Int) -> Int:
-    """The right shift of a ratio's exponent; beyond 63 nothing is left of a product below 2**62."""
-    return min(-exponent, 63)
+def packed(mantissa: Any, exponent: Any) -> Any:
+    """Arrays of scales, or one, as int64."""
+    return (np.asarray(exponent, np.int64) << 32) + np.asarray(mantissa, np.int64)
+
+
+def unpack(scales: Any, mantissa: Any, exponent: Any) -> None:
+    """The inverse, into arrays."""
+    mantissa[...] = scales & 0xFFFFFFFF
+    exponent[...] = scales >> 32
 
 
 @portable
-def narrowed(x: Int, count: Int, top: Int, least: Int, out: Int, size: Int, qmax: Int, policy: Int) -> tuple[Int, Int]:
-    """``count`` int32 at the address ``x`` to ``size`` bytes each at ``out``; the ratio by which they came there."""
-    by, by_exponent = ratio_of(max(top, 1), qmax, policy)
-    turns = count // vectors.lanes()
+def narrowed(x: Int, turns: Int, top: Int, least: Int, out: Int, size: Int, qmax: Int, whole: Int, policy: Int) -> Int:
+    """int32 at the address ``x`` to ``size`` bytes each at ``out``; the ratio by which they came there."""
+    by = scale.ratio_of(max(top, 1), qmax, whole, policy)
     if size == 1:
-        vectors.narrowed8(x, out, turns, least, by, down(by_exponent))
+        vectors.narrowed8(x, out, turns, least, scale.mantissa_of(by), scale.down(by))
     else:
-        vectors.narrowed16(x, out, turns, least, by, down(by_exponent))
-    return by, by_exponent
+        vectors.narrowed16(x, out, turns, least, scale.mantissa_of(by), scale.down(by))
+    return by
 
 
-def _rescale_rows(x: Any, mantissa: Any, exponent: Any, q: Any, made: Any, made_exponent: Any, qmax: int, policy: int,
-                  relu: bool, first: int, last: int) -> None:  # fmt: skip
+def _rescale_rows(
+    x: Any, scales: Any, q: Any, made: Any, qmax: int, policy: int, relu: int, first: int, last: int
+) -> None:
     n = x.shape[1]
-    turns, least = n // vectors.lanes(), 0 if relu else NEVER
+    turns, least, whole = n // vectors.lanes(), 0 if relu else NEVER, scale.of_integer(qmax)
     for i in range(first, last):
         at, into = x.ctypes.data + 4 * n * i, q.ctypes.data + q.itemsize * n * i
         top = vectors.largest_relu(at, turns) if relu else vectors.largest(at, turns)
-        by, by_exponent = narrowed(at, n, top, least, into, q.itemsize, qmax, policy)
-        made[i], made_exponent[i] = scale.multiply(np.int64(mantissa[i]), np.int64(exponent[i]), by, by_exponent)
+        made[i] = scale.multiply(scales[i], narrowed(at, turns, top, least, into, q.itemsize, qmax, whole, policy))
 
 
 rescale_rows = kernel(_rescale_rows, "propagate.rescale.rows")
@@ -57,56 +59,52 @@ rescale_rows = kernel(_rescale_rows, "propagate.rescale.rows")
 def rescale(x: Any, out: Any, p: Any) -> None:
     """``propagate.rescale``."""
     m, n = x.x.shape
-    relu = p.activation == Activation.RELU
-    shared_out(
-        lambda first, last: rescale_rows(*x, *out, int(p.dtype.qmax), int(p.policy), relu, first, last), m, m * n // 8
-    )
+    scales, made = packed(x.mantissa, x.exponent), np.empty(m, np.int64)
+    behind = int(p.dtype.qmax), int(p.policy), int(p.activation == Activation.RELU)
+    shared_out(lambda first, last: rescale_rows(x.x, scales, out.q, made, *behind, first, last), m, m * n // 8)
+    unpack(made, out.mantissa, out.exponent)
 
 
 @portable
-def added(x: Int, x_m: Int, x_e: Int, left: Int, y: Int, y_m: Int, y_e: Int, z: Int, turns: Int) -> tuple[Int, Int, Int]:
+def added(x: Int, of_x: Int, left: Int, y: Int, of_y: Int, z: Int, turns: Int) -> tuple[Int, Int]:
     """``propagate.add`` of a row: int16 at ``x``, int32 at ``y`` to int32 at ``z``; the largest and the scale."""
-    x_e += left
-    mantissa, exponent = y_m, y_e
-    if scale.less(x_m, x_e, y_m, y_e):
-        mantissa, exponent = x_m, x_e
-    by_x, by_x_exponent = scale.quotient(mantissa, exponent, x_m, x_e)
-    by_y, by_y_exponent = scale.quotient(mantissa, exponent, y_m, y_e)
-    top = vectors.matched16(x, left, by_x, down(by_x_exponent), y, 0, by_y, down(by_y_exponent), z, turns)
-    return top, mantissa, exponent
+    of_x += left << 32
+    match = min(of_x, of_y)
+    by_x, by_y = scale.quotient(match, of_x), scale.quotient(match, of_y)
+    top = vectors.matched16(
+        x, left, scale.mantissa_of(by_x), scale.down(by_x), y, 0, scale.mantissa_of(by_y), scale.down(by_y), z, turns
+    )
+    return top, match
 
 
-def _norm_rows(x: Any, weight: Any, bias: Any, gain: Any, gain_exponent: Any, of_bias: Any, of_bias_exponent: Any,
-               q: Any, mantissa: Any, exponent: Any, qmax: int, policy: int, exact: bool,
-               first: int, last: int) -> None:  # fmt: skip
+def _norm_rows(x: Any, weight: Any, bias: Any, gain: int, of_bias: int, q: Any, made: Any, qmax: int, policy: int,
+               exact: int, first: int, last: int) -> None:  # fmt: skip
     n = x.shape[1]
     turns, rounding = n // vectors.lanes(), np.int64(Rounding.TIES_TO_AWAY)
-    width, width_exponent = scale.of_integer(np.int64(n))
-    part, part_exponent = scale.quotient(np.int64(2**30), np.int64(-30), width, width_exponent)
+    width, whole, full = scale.of_integer(n), scale.of_integer(qmax), scale.of_integer(WIDE)
+    part, part_exponent = program.quotient(
+        np.int64(2**30), np.int64(-30), np.int64(scale.mantissa_of(width)), np.int64(scale.exponent_of(width))
+    )
     y, found = np.empty(n, np.int32), np.empty(1, np.int64)
     for i in range(first, last):
         at = x.ctypes.data + 2 * n * i
         less, times = vectors.total(at, turns), np.int64(n)
         if not exact:
-            less, times = scale.apply(less, part, part_exponent, rounding), np.int64(1)
+            less, times = program.apply(less, part, part_exponent, rounding), np.int64(1)
         norm = vectors.deviation(at, turns, times, less, found.ctypes.data)
-        made, made_exponent = scale.of_integer(max(norm, np.int64(1)))
-        made, made_exponent = scale.quotient(made, made_exponent, width, width_exponent)
-        wide, wide_exponent = ratio_of(max(found[0], np.int64(1)), np.int64(WIDE), policy)
-        made, made_exponent = scale.multiply(made, made_exponent, wide, wide_exponent)
-        made, made_exponent = scale.multiply(made, made_exponent, gain, gain_exponent)
-        match, match_exponent = made, made_exponent
-        if scale.less(of_bias, of_bias_exponent, made, made_exponent):
-            match, match_exponent = of_bias, of_bias_exponent
-        by, by_exponent = scale.quotient(match, match_exponent, made, made_exponent)
-        add, add_exponent = scale.quotient(match, match_exponent, of_bias, of_bias_exponent)
+        own = scale.quotient(scale.of_integer(max(norm, 1)), width)
+        wide = scale.ratio_of(max(found[0], 1), WIDE, full, policy)
+        own = scale.multiply(scale.multiply(own, wide), gain)
+        match = min(own, of_bias)
+        by, add = scale.quotient(match, own), scale.quotient(match, of_bias)
         top = vectors.gained(
-            at, turns, times, less, wide, down(wide_exponent), weight.ctypes.data, by, down(by_exponent),
-            bias.ctypes.data, add, down(add_exponent), y.ctypes.data,
+            at, turns, times, less, scale.mantissa_of(wide), scale.down(wide), weight.ctypes.data,
+            scale.mantissa_of(by), scale.down(by), bias.ctypes.data, scale.mantissa_of(add), scale.down(add),
+            y.ctypes.data,
         )  # fmt: skip
         into = q.ctypes.data + q.itemsize * n * i
-        to, to_exponent = narrowed(y.ctypes.data, n, top, NEVER, into, q.itemsize, qmax, policy)
-        mantissa[i], exponent[i] = scale.multiply(match, match_exponent, to, to_exponent)
+        to = narrowed(y.ctypes.data, turns, top, NEVER, into, q.itemsize, qmax, whole, policy)
+        made[i] = scale.multiply(match, to)
 
 
 norm_rows = kernel(_norm_rows, "propagate.l1_norm.rows")
@@ -114,39 +112,34 @@ norm_rows = kernel(_norm_rows, "propagate.l1_norm.rows")
 
 def norm_arguments(p: Any) -> tuple[Any, ...]:
     """The record of ``propagate.l1_norm`` as ``norm_rows`` takes it: (before the results, behind them)."""
-    scales = (p.weight_mantissa, p.weight_exponent, p.bias_mantissa, p.bias_exponent)
+    scales = packed(p.weight_mantissa, p.weight_exponent), packed(p.bias_mantissa, p.bias_exponent)
     before = (p.weight.astype(np.int32), p.bias.astype(np.int32), *map(int, scales))
-    return before, (int(p.dtype.qmax), int(p.policy), p.centring == Centring.EXACT)
+    return before, (int(p.dtype.qmax), int(p.policy), int(p.centring == Centring.EXACT))
 
 
 def l1_norm(x: Any, out: Any, p: Any) -> None:
     """``propagate.l1_norm``."""
     before, behind = norm_arguments(p)
-    m, n = x.x.shape
-    shared_out(lambda first, last: norm_rows(x.x, *before, *out, *behind, first, last), m, m * n // 4)
+    (m, n), made = x.x.shape, np.empty(len(x.x), np.int64)
+    shared_out(lambda first, last: norm_rows(x.x, *before, out.q, made, *behind, first, last), m, m * n // 4)
+    unpack(made, out.mantissa, out.exponent)
 
 
-def _embed_rows(ids: Any, places: Any, table: Any, table_m: Any, table_e: Any, positions: Any, positions_m: Any,
-                positions_e: Any, z: Any, mantissa: Any, exponent: Any, left: int, factor: int, factor_exponent: int,
-                first: int, last: int) -> None:  # fmt: skip
+def _embed_rows(ids: Any, places: Any, table: Any, of_table: Any, positions: Any, of_positions: Any, z: Any, made: Any,
+                left: int, factor: int, first: int, last: int) -> None:  # fmt: skip
     n = z.shape[1]
     turns = n // vectors.lanes()
     for i in range(first, last):
         at, place = np.int64(ids[i]), np.int64(places[i])
-        word, word_exponent = scale.multiply(
-            np.int64(table_m[at]), np.int64(table_e[at]), np.int64(factor), np.int64(factor_exponent)
-        )
-        own, own_exponent = np.int64(positions_m[place]), np.int64(positions_e[place])
-        made, made_exponent = own, own_exponent
-        if scale.less(word, word_exponent, own, own_exponent):
-            made, made_exponent = word, word_exponent
-        by, by_exponent = scale.quotient(made, made_exponent, word, word_exponent)
-        by_own, by_own_exponent = scale.quotient(made, made_exponent, own, own_exponent)
+        word, own = scale.multiply(of_table[at], factor), of_positions[place]
+        match = min(word, own)
+        by, by_own = scale.quotient(match, word), scale.quotient(match, own)
         vectors.matched8(
-            table.ctypes.data + n * at, left, by, down(by_exponent), positions.ctypes.data + n * place, left, by_own,
-            down(by_own_exponent), z.ctypes.data + 4 * n * i, turns,
+            table.ctypes.data + n * at, left, scale.mantissa_of(by), scale.down(by),
+            positions.ctypes.data + n * place, left, scale.mantissa_of(by_own), scale.down(by_own),
+            z.ctypes.data + 4 * n * i, turns,
         )  # fmt: skip
-        mantissa[i], exponent[i] = made, made_exponent + left
+        made[i] = match + (left << 32)
 
 
 embed_rows = kernel(_embed_rows, "propagate.embed.rows")
@@ -154,6 +147,9 @@ embed_rows = kernel(_embed_rows, "propagate.embed.rows")
 
 def embed(x: Any, out: Any, p: Any) -> None:
     """``propagate.embed``."""
-    m, n = out.z.shape
-    behind = int(p.left_shift), int(p.factor_mantissa), int(p.factor_exponent)
-    shared_out(lambda first, last: embed_rows(*x, *out, *behind, first, last), m, m * n // 8)
+    (m, n), made = out.z.shape, np.empty(len(out.z), np.int64)
+    words, own = packed(x.table_mantissa, x.table_exponent), packed(x.positions_mantissa, x.positions_exponent)
+    before = x.ids, x.places, x.table, words, x.positions, own, out.z, made
+    behind = int(p.left_shift), int(packed(p.factor_mantissa, p.factor_exponent))
+    shared_out(lambda first, last: embed_rows(*before, *behind, first, last), m, m * n // 8)
+    unpack(made, out.mantissa, out.exponent)

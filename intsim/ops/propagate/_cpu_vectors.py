@@ -117,11 +117,12 @@ def _rows(emit: Callable[..., Any]) -> Emit:
     return made
 
 
-def _finished(relu: bool) -> Emit:
+def _finished(relu: bool, moves: bool) -> Emit:
     """The end of a linear layer on one row: see ``propagate.bias``.
 
     Addresses of the accumulators, of a mantissa and a shift minus 1 a channel, of the int32 bias, of the
     result; the two ratios of the match. relu: the largest is that of the values, not of the magnitudes.
+    moves: whether the first of the two ratios is not 1.
     """
 
     def emit(v: Rows, acc: Any, mantissas: Any, less: Any, bias: Any, out: Any, turns: Any,
@@ -132,7 +133,9 @@ def _finished(relu: bool) -> Emit:
         at, top = loop.values
         here = [build.add(address, at) for address in (acc, mantissas, less, bias, out)]
         z = v.applied_each(*map(v.load, here[:3]))
-        z = build.add(v.applied(z, match[0]), v.applied(v.load(here[3]), match[1]))
+        if moves:
+            z = v.applied(z, match[0])
+        z = build.add(z, v.applied(v.load(here[3]), match[1]))
         v.store(z, here[4])
         top = v.more(z if relu else v.magnitude(z), top)
         loop.end([build.add(at, step), top])
@@ -297,8 +300,8 @@ def _folded(v: Rows, acc: Any, mantissas: Any, less: Any, best: Any, column: Any
 
 
 lanes = instructions(lambda builder, machine: I64(rung(machine).lanes), 0)
-finished = instructions(_finished(relu=False), 10)
-finished_relu = instructions(_finished(relu=True), 10)
+finished, finished_relu = (instructions(_finished(relu, moves=False), 10) for relu in (False, True))
+moved, moved_relu = (instructions(_finished(relu, moves=True), 10) for relu in (False, True))
 matched16 = instructions(_matched(I16, I32), 10)
 matched8 = instructions(_matched(I8, I8), 10)
 narrowed8 = instructions(_narrowed(I8), 6)
