@@ -215,7 +215,7 @@ class FusedTransformer(IntegerTransformer):
             return super().next(state, ids)
         x = self._hidden(state, ids, last=True)
         made, output = np.empty(len(x.q), np.int32), self._output
-        linear.best_rows(x.q, output.steps, output.mantissa, output.less, self._start, made, 0, len(x.q))
+        linear.best_rows(x.q, output.steps, output.about, self._start, made, 0, len(x.q))
         return made
 
     def _made(self, x: Rows) -> Scaled:

@@ -14,6 +14,7 @@ from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel, portable
 from intsim.ops.propagate import _cpu_scale as scale, _cpu_vectors as vectors
 from intsim.ops.propagate._cpu_rows import packed, unpack
+from intsim.scalar import scale as program
 from intsim.ops.propagate.polynomial import TOP
 
 QMAX = 255
@@ -22,7 +23,7 @@ QMAX = 255
 def head_arguments(p: Any, heads: int) -> tuple[Any, ...]:
     """The record of ``propagate.polynomial`` as ``attend_rows`` takes it.
 
-    int64 [4, heads]: b, its packed scale, the root of delta, its packed scale; then numbers.
+    int64 [5, heads]: b, its packed scale, the root of delta, its packed scale, that of the root itself; then numbers.
     """
 
     def each(name: str) -> Any:
@@ -33,6 +34,9 @@ def head_arguments(p: Any, heads: int) -> tuple[Any, ...]:
         for name in ("b", "delta_root")
         for part in (each(name), packed(each(f"{name}_mantissa"), each(f"{name}_exponent")))
     ]
+    whole = [program.of_integer(max(int(n), 1)) for n in parts[2]]
+    of_root = each("delta_root_mantissa"), each("delta_root_exponent")
+    parts.append(np.array([packed(*program.quotient(*n, int(m), int(e))) for n, m, e in zip(whole, *of_root, strict=True)]))
     root = int(packed(p.root_mantissa, p.root_exponent))
     return np.array(parts, np.int64), root, int(p.degree), int(p.policy)
 
@@ -61,7 +65,7 @@ def weighed(t: Any, b: Int, h: Int, stop: Int, query: Int, keys: Any, values: An
     to = scale.ratio_of(top, np.int64(TOP), scale.of_integer(np.int64(TOP)), policy)
     floor = np.int64(0)
     if root:
-        step = scale.multiply(scale.quotient(scale.of_integer(root), of_root), scale.multiply(s, to))
+        step = scale.multiply(head[4, h], scale.multiply(s, to))
         power = step
         for _ in range(1, degree):
             power = scale.multiply(power, step)

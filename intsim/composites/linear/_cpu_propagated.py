@@ -24,26 +24,24 @@ TOGETHER = 48  # rows that share a panel of an output layer: whole tiles on ever
 class Layer:
     """A weight and a ``propagate.bias`` record, laid out for the kernels.
 
-    steps: int32 (panels, steps, columns), two int16 of k in each. A channel's arrays are padded to whole panels.
+    steps: int32 (panels, steps, columns), two int16 of k in each. about: the ``channels``, padded to whole panels.
     scales: of the weight and of the bias, packed.
     """
 
     n: int
     steps: Any
-    mantissa: Any
-    less: Any
-    bias: Any
+    about: Any
     scales: tuple[int, int]
 
     @property
     def start(self) -> Any:
         """What the columns begin with, for a search: those that are none lie below all others."""
-        made = np.full(self.mantissa.shape, NEVER // 2, np.int32)
+        made = np.full(self.steps.shape[0] * self.steps.shape[2], NEVER // 2, np.int32)
         made[: self.n] = 0
         return made
 
     def arguments(self) -> tuple[Any, ...]:
-        return (self.steps, self.mantissa, self.less, self.bias, *self.scales)
+        return (self.steps, self.about, *self.scales)
 
 
 def layer(weight: Any, p: Any) -> Layer:
@@ -62,13 +60,14 @@ def layer(weight: Any, p: Any) -> Layer:
     return Layer(
         n,
         steps,
-        padded(p.ratio_mantissa, 2**30),
-        padded(np.minimum(-p.ratio_exponent, 63) - 1, 29),
-        padded(p.bias, 0),
+        vectors.channels(
+            _lanes(), padded(p.ratio_mantissa, 2**30), padded(np.minimum(-p.ratio_exponent, 63), 30), padded(p.bias, 0)
+        ),
         (int(packed(p.weight_mantissa, p.weight_exponent)), int(packed(p.bias_mantissa, p.bias_exponent))),
     )
 
 
+_lanes = kernel(lambda: vectors.lanes(), "linear.propagated.lanes")
 _width = kernel(lambda: tiles.width(), "linear.propagated.width")
 
 
@@ -87,24 +86,22 @@ def product(x: Any, top: Int, count: Int, words: Any, steps: Any, start: Any, ac
 
 
 @portable
-def finished(z: Int, turns: Int, relu: Int, of_x: Int, mantissa: Any, less: Any, bias: Any, weight: Int,
-             of_bias: Int) -> tuple[Int, Int]:  # fmt: skip
+def finished(z: Int, turns: Int, relu: Int, of_x: Int, about: Any, weight: Int, of_bias: Int) -> tuple[Int, Int]:  # fmt: skip
     """``propagate.bias`` of the row at ``z``, in place: the largest and the scale."""
     own = scale.multiply(of_x, weight)
     match = min(own, of_bias)
     by, other = scale.quotient(match, own), scale.quotient(match, of_bias)
-    a, b, c = mantissa.ctypes.data, less.ctypes.data, bias.ctypes.data
     m, s, o, d = scale.mantissa_of(by), scale.down(by), scale.mantissa_of(other), scale.down(other)
     if match == own:
         if relu:
-            return vectors.finished_relu(z, a, b, c, z, turns, m, s, o, d), match
-        return vectors.finished(z, a, b, c, z, turns, m, s, o, d), match
+            return vectors.finished_relu(z, about.ctypes.data, turns, m, s, o, d), match
+        return vectors.finished(z, about.ctypes.data, turns, m, s, o, d), match
     if relu:
-        return vectors.moved_relu(z, a, b, c, z, turns, m, s, o, d), match
-    return vectors.moved(z, a, b, c, z, turns, m, s, o, d), match
+        return vectors.moved_relu(z, about.ctypes.data, turns, m, s, o, d), match
+    return vectors.moved(z, about.ctypes.data, turns, m, s, o, d), match
 
 
-def _plain_rows(x: Any, of_x: Any, steps: Any, mantissa: Any, less: Any, bias: Any, weight: int, of_bias: int,
+def _plain_rows(x: Any, of_x: Any, steps: Any, about: Any, weight: int, of_bias: int,
                 z: Any, made: Any, first: int, last: int) -> None:  # fmt: skip
     """``propagate.bias`` of the product."""
     panels, depth, columns = steps.shape
@@ -117,12 +114,12 @@ def _plain_rows(x: Any, of_x: Any, steps: Any, mantissa: Any, less: Any, bias: A
         product(x, top, count, words, steps, start, acc)
         for r in range(count):
             i, at = top + r, acc.ctypes.data + 4 * r * panels * columns
-            _, made[i] = finished(at, turns, 0, of_x[i], mantissa, less, bias, weight, of_bias)
+            _, made[i] = finished(at, turns, 0, of_x[i], about, weight, of_bias)
             for j in range(n):
                 z[i, j] = acc[r, j]
 
 
-def _rescaled_rows(x: Any, of_x: Any, steps: Any, mantissa: Any, less: Any, bias: Any, weight: int, of_bias: int,
+def _rescaled_rows(x: Any, of_x: Any, steps: Any, about: Any, weight: int, of_bias: int,
                    q: Any, made: Any, places: Any, qmax: int, policy: int, relu: int, first: int, last: int) -> None:  # fmt: skip
     """The same rescaled, each of its groups by itself. places: where a row goes in q [.., groups, width of a group]."""
     panels, depth, columns = steps.shape
@@ -135,7 +132,7 @@ def _rescaled_rows(x: Any, of_x: Any, steps: Any, mantissa: Any, less: Any, bias
         product(x, at, count, words, steps, start, acc)
         for r in range(count):
             place, z = np.int64(places[at + r]), acc.ctypes.data + 4 * r * panels * columns
-            top, match = finished(z, turns, relu, of_x[at + r], mantissa, less, bias, weight, of_bias)
+            top, match = finished(z, turns, relu, of_x[at + r], about, weight, of_bias)
             into = q.ctypes.data + q.itemsize * place * groups * n
             for g in range(groups):
                 if groups > 1:
@@ -145,7 +142,7 @@ def _rescaled_rows(x: Any, of_x: Any, steps: Any, mantissa: Any, less: Any, bias
                 z, into = z + 4 * n, into + q.itemsize * n
 
 
-def _summed_rows(stream: Any, of_stream: Any, x: Any, of_x: Any, steps: Any, mantissa: Any, less: Any, bias: Any,
+def _summed_rows(stream: Any, of_stream: Any, x: Any, of_x: Any, steps: Any, about: Any,
                  weight: int, of_bias: int, q: Any, made: Any, left: int, qmax: int, policy: int,
                  first: int, last: int) -> None:  # fmt: skip
     """The same added to the int16 ``stream`` and rescaled."""
@@ -159,13 +156,13 @@ def _summed_rows(stream: Any, of_stream: Any, x: Any, of_x: Any, steps: Any, man
         product(x, at, count, words, steps, start, acc)
         for r in range(count):
             i, z = at + r, acc.ctypes.data + 4 * r * panels * columns
-            _, match = finished(z, turns, 0, of_x[i], mantissa, less, bias, weight, of_bias)
+            _, match = finished(z, turns, 0, of_x[i], about, weight, of_bias)
             top, match = added(stream.ctypes.data + 2 * n * i, of_stream[i], left, z, match, z, own_turns)
             into = q.ctypes.data + q.itemsize * n * i
             made[i] = scale.multiply(match, narrowed(z, own_turns, top, NEVER, into, q.itemsize, qmax, whole, policy))
 
 
-def _best_rows(x: Any, steps: Any, mantissa: Any, less: Any, start: Any, best: Any, first: int, last: int) -> None:
+def _best_rows(x: Any, steps: Any, about: Any, start: Any, best: Any, first: int, last: int) -> None:
     """The column of the greatest result of each row, the lowest of equals; no bias. start: far below 0 beyond the last."""
     panels, depth, columns = steps.shape
     rows, lanes = tiles.rows_of_pairs(), vectors.lanes()
@@ -186,8 +183,8 @@ def _best_rows(x: Any, steps: Any, mantissa: Any, less: Any, start: Any, best: A
                 )  # fmt: skip
                 for t in range(min(rows, count - r)):
                     vectors.folded(
-                        acc.ctypes.data + 4 * columns * t, mantissa.ctypes.data + 4 * column,
-                        less.ctypes.data + 4 * column, found.ctypes.data + 8 * lanes * (r + t), column, columns // lanes,
+                        acc.ctypes.data + 4 * columns * t, about.ctypes.data + 4 * vectors.CHANNEL * column,
+                        found.ctypes.data + 8 * lanes * (r + t), column, columns // lanes,
                     )  # fmt: skip
         for r in range(count):
             top, where = found[r, 0, 0], found[r, 1, 0]

@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 
 from intsim.backends.vectors import I8, I16, I32, I64, Loop, Vectors, rung
 from intsim.compiling import Machine, instructions
 
 LOW = 0xFFFFFFFF
+CHANNEL = 9  # vectors that tell of a register of channels: see ``channels``
 Emit = Callable[..., Any]
 
 
@@ -49,15 +51,16 @@ class Rows(Vectors):
         """An int64 in every pair of lanes."""
         return self.splat(scalar, self.rung.lanes // 2)
 
-    def signed(self, value: Any, sign: Any) -> Any:
-        """The magnitude ``value`` with a sign of 0 or -1; of a signed value and its own sign the magnitude."""
+    def with_sign(self, value: Any, x: Any) -> Any:
+        """The magnitude ``value`` with the sign of ``x``; 0 where ``x`` is 0."""
+        if self.rung.name == "avx2":
+            return self.call("llvm.x86.avx2.psign.d", self.type, value, x)
+        sign = self.builder.ashr(x, self.constant(31))
         return self.builder.sub(self.builder.xor(value, sign), sign)
 
-    def sign(self, x: Any) -> Any:
-        return self.builder.ashr(x, self.constant(31))
-
     def magnitude(self, x: Any) -> Any:
-        return self.signed(x, self.sign(x))
+        sign = self.builder.ashr(x, self.constant(31))
+        return self.builder.sub(self.builder.xor(x, sign), sign)
 
     def more(self, a: Any, b: Any) -> Any:
         return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
@@ -91,23 +94,53 @@ class Rows(Vectors):
         half = build.shl(I64(1), build.sub(shift, I64(1)))
         return slot, self.spread(half), self.spread(shift)
 
+    def again(self, slot: Any) -> Any:
+        made = _Again(self.builder.block, slot, "", typ=self.type)
+        self.builder._insert(made)
+        return made
+
     def applied(self, x: Any, ratio: tuple[Any, Any, Any]) -> Any:
         """By one ratio for all elements."""
         build, (slot, half, count) = self.builder, ratio
-        factor = _Again(build.block, slot, "", typ=self.type)
-        build._insert(factor)
-        sign = self.sign(x)
-        parts = zip(self.halves(self.signed(x, sign)), self.halves(factor), strict=True)
+        factor = self.again(slot)
+        parts = zip(self.halves(self.magnitude(x)), self.halves(factor), strict=True)
         made = [build.lshr(build.add(build.mul(a, b), half), count) for a, b in parts]
-        return self.signed(self.joined(*made), sign)
+        return self.with_sign(self.joined(*made), x)
 
-    def applied_each(self, x: Any, mantissa: Any, less: Any) -> Any:
-        """By a ratio an element: int32 vectors, ``less`` being the shifts minus 1."""
-        build, one = self.builder, self.wide_constant(1)
-        sign = self.sign(x)
-        parts = zip(*map(self.halves, (self.signed(x, sign), mantissa, less)), strict=True)
-        made = [build.lshr(build.add(build.lshr(build.mul(a, m), s), one), one) for a, m, s in parts]
-        return self.signed(self.joined(*made), sign)
+    def applied_each(self, x: Any, at: Any) -> Any:
+        """By a ratio an element: ``CHANNEL`` wide vectors at ``at``, see ``channels``."""
+        build, size = self.builder, 4 * self.rung.lanes
+        parts = [self.load(self.at(at, size * i), self.wide) for i in range(6)]
+        made = []
+        for a, mantissa, half, shift in zip(self.halves(self.magnitude(x)), parts[:2], parts[2:4], parts[4:], strict=True):
+            product = build.mul(a, build.and_(mantissa, self.wide_constant(LOW)))
+            made.append(build.lshr(build.add(product, half), shift))
+        return self.with_sign(self.joined(*made), x)
+
+    def applied_bias(self, at: Any, ratio: tuple[Any, Any, Any]) -> Any:
+        """The bias of ``channels`` by one ratio."""
+        build, size, (slot, half, count) = self.builder, 4 * self.rung.lanes, ratio
+        factor = self.halves(self.again(slot))[0]  # the odd elements have the same
+        made = []
+        for i in (6, 7):
+            magnitude = build.and_(self.load(self.at(at, size * i), self.wide), self.wide_constant(LOW))
+            made.append(build.lshr(build.add(build.mul(magnitude, factor), half), count))
+        return self.with_sign(self.joined(*made), self.load(self.at(at, size * 8)))
+
+
+def channels(lanes: int, mantissa: Any, shift: Any, bias: Any) -> Any:
+    """A ratio and a bias a channel, as ``applied_each`` and ``applied_bias`` read them: int64 [turns, CHANNEL, lanes / 2].
+
+    A turn holds mantissas, halves of the shifted-out part and shifts, then the bias's magnitudes: of the
+    even channels, of the odd ones; at last the bias as int32. Lengths are multiples of ``lanes``.
+    """
+    made = np.empty((len(mantissa) // lanes, CHANNEL, lanes // 2), np.int64)
+    shift = np.asarray(shift, np.int64)
+    for i, values in enumerate((mantissa, np.int64(1) << (shift - 1), shift, np.abs(bias))):
+        turns = np.asarray(values, np.int64).reshape(-1, lanes // 2, 2)
+        made[:, 2 * i], made[:, 2 * i + 1] = turns[..., 0], turns[..., 1]
+    made[:, 8] = np.asarray(bias, np.int32).view(np.int64).reshape(-1, lanes // 2)
+    return made
 
 
 def _rows(emit: Callable[..., Any]) -> Emit:
@@ -120,25 +153,23 @@ def _rows(emit: Callable[..., Any]) -> Emit:
 def _finished(relu: bool, moves: bool) -> Emit:
     """The end of a linear layer on one row: see ``propagate.bias``.
 
-    Addresses of the accumulators, of a mantissa and a shift minus 1 a channel, of the int32 bias, of the
-    result; the two ratios of the match. relu: the largest is that of the values, not of the magnitudes.
-    moves: whether the first of the two ratios is not 1.
+    Addresses of the accumulators, which the results replace, and of the ``channels``; the two ratios of the
+    match. relu: the largest is that of the values, not of the magnitudes. moves: whether the first of the
+    two ratios is not 1.
     """
 
-    def emit(v: Rows, acc: Any, mantissas: Any, less: Any, bias: Any, out: Any, turns: Any,
-             own: Any, own_shift: Any, other: Any, other_shift: Any) -> Any:  # fmt: skip
+    def emit(v: Rows, acc: Any, about: Any, turns: Any, own: Any, own_shift: Any, other: Any, other_shift: Any) -> Any:
         build, step = v.builder, I64(4 * v.rung.lanes)
         match = v.ratio(own, own_shift), v.ratio(other, other_shift)
-        loop = Loop(build, turns, [I64(0), v.constant(0)])
-        at, top = loop.values
-        here = [build.add(address, at) for address in (acc, mantissas, less, bias, out)]
-        z = v.applied_each(*map(v.load, here[:3]))
+        loop = Loop(build, turns, [acc, about, v.constant(0)])
+        at, about, top = loop.values
+        z = v.applied_each(v.load(at), about)
         if moves:
             z = v.applied(z, match[0])
-        z = build.add(z, v.applied(v.load(here[3]), match[1]))
-        v.store(z, here[4])
+        z = build.add(z, v.applied_bias(about, match[1]))
+        v.store(z, at)
         top = v.more(z if relu else v.magnitude(z), top)
-        loop.end([build.add(at, step), top])
+        loop.end([build.add(at, step), build.add(about, I64(CHANNEL * 4 * v.rung.lanes)), top])
         return v.largest(top)
 
     return _rows(emit)
@@ -280,28 +311,29 @@ def _brought(v: Rows, z: Any, turns: Any, by: Any, down: Any) -> None:
     loop.end([build.add(at, I64(4 * v.rung.lanes))])
 
 
-def _folded(v: Rows, acc: Any, mantissas: Any, less: Any, best: Any, column: Any, vectors: Any) -> None:
+def _folded(v: Rows, acc: Any, about: Any, best: Any, column: Any, vectors: Any) -> None:
     """Each lane's greatest ``propagate.bias`` without a bias so far, and its column: int32 [2, lanes] at ``best``.
 
     Of equals the lowest column stays, as columns come in ascending order.
     """
-    build, step = v.builder, I64(4 * v.rung.lanes)
+    build = v.builder
     of_columns = v.at(best, 4 * v.rung.lanes)
     count = ir.Constant(v.type, list(range(v.rung.lanes)))
     here = build.add(v.splat(build.trunc(column, I32)), count)
-    loop = Loop(build, vectors, [I64(0), v.load(best), v.load(of_columns), here])
-    at, top, where, here = loop.values
-    z = v.applied_each(*(v.load(build.add(address, at)) for address in (acc, mantissas, less)))
+    loop = Loop(build, vectors, [acc, about, v.load(best), v.load(of_columns), here])
+    at, about, top, where, here = loop.values
+    z = v.applied_each(v.load(at), about)
     more = build.icmp_signed(">", z, top)
     top, where = build.select(more, z, top), build.select(more, here, where)
-    loop.end([build.add(at, step), top, where, build.add(here, v.constant(v.rung.lanes))])
+    step, on = I64(4 * v.rung.lanes), I64(CHANNEL * 4 * v.rung.lanes)
+    loop.end([build.add(at, step), build.add(about, on), top, where, build.add(here, v.constant(v.rung.lanes))])
     v.store(top, best)
     v.store(where, of_columns)
 
 
 lanes = instructions(lambda builder, machine: I64(rung(machine).lanes), 0)
-finished, finished_relu = (instructions(_finished(relu, moves=False), 10) for relu in (False, True))
-moved, moved_relu = (instructions(_finished(relu, moves=True), 10) for relu in (False, True))
+finished, finished_relu = (instructions(_finished(relu, moves=False), 7) for relu in (False, True))
+moved, moved_relu = (instructions(_finished(relu, moves=True), 7) for relu in (False, True))
 matched16 = instructions(_matched(I16, I32), 10)
 matched8 = instructions(_matched(I8, I8), 10)
 narrowed8 = instructions(_narrowed(I8), 6)
@@ -314,4 +346,4 @@ gained = instructions(_rows(_gained), 13)
 scores = instructions(_rows(_scores), 6)
 mixed = instructions(_rows(_mixed), 6)
 brought = instructions(_rows(_brought), 4)
-folded = instructions(_rows(_folded), 6)
+folded = instructions(_rows(_folded), 5)
