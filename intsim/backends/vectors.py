@@ -23,7 +23,8 @@ class Rung:
 
     lanes: int32 elements a vector. needs: the features, as LLVM writes them.
     pairs: the instruction that multiplies int16 and adds neighbours in int32 (exact modulo 2**32).
-    quads: the one that adds four products of uint8 and int8 to int32 (exact modulo 2**32).
+    quads: the one that adds four products of uint8 and int8 to int32 (exact modulo 2**32). Empty: bytes
+        are multiplied four at a time, but in LLVM's own operations.
     bytes: the one that multiplies uint8 by int8 and adds neighbours in int16, where it saturates.
     """
 
@@ -118,13 +119,35 @@ class Vectors:
     def add_quads(self, acc: Any, unsigned: Any, signed: Any) -> Any:
         """``acc`` + the four products uint8 by int8 in each int32, modulo 2**32.
 
-        Without an instruction for it, two neighbouring products must fit int16 together.
+        Where the rung has ``bytes`` only, two neighbouring products must fit int16 together.
         """
+        build = self.builder
         if self.rung.quads:
             return self.call(self.rung.quads, self.type, acc, unsigned, signed)
-        assert self.rung.bytes, f"{self.rung.name} multiplies no bytes"
-        pairs = self.call(self.rung.bytes, self.of(I16), self.cast(unsigned, I8), self.cast(signed, I8))
-        return self.add_pairs(acc, self.builder.bitcast(pairs, self.type), self.cast(self.constant(1, I16), I32))
+        if self.rung.bytes:
+            pairs = self.call(self.rung.bytes, self.of(I16), self.cast(unsigned, I8), self.cast(signed, I8))
+            return self.add_pairs(acc, build.bitcast(pairs, self.type), self.cast(self.constant(1, I16), I32))
+        for byte in range(4):
+            top, up = self.constant(24), self.constant(24 - 8 * byte)
+            a, b = build.lshr(build.shl(unsigned, up), top), build.ashr(build.shl(signed, up), top)
+            acc = build.add(acc, build.mul(a, b))
+        return acc
+
+    def add_small_quads(self, acc: Any, unsigned: Sequence[Any], signed: Sequence[Any]) -> Any:
+        """``acc`` + the products of a few vectors of bytes, where the unsigned ones are below 16: at most 8 of them.
+
+        Their sums by pairs then fit int16 (8 * 2 * 15 * 128 < 2**15), so they are added there.
+        """
+        assert len(unsigned) <= 8
+        if self.rung.quads is not None or not self.rung.bytes:
+            for u, s in zip(unsigned, signed, strict=True):
+                acc = self.add_quads(acc, self.cast(u, I32), self.cast(s, I32))
+            return acc
+        pairs = None
+        for u, s in zip(unsigned, signed, strict=True):
+            made = self.call(self.rung.bytes, self.of(I16), u, s)
+            pairs = made if pairs is None else self.builder.add(pairs, made)
+        return self.add_pairs(acc, self.cast(pairs, I32), self.cast(self.constant(1, I16), I32))
 
     def transpose(self, rows: Sequence[Any]) -> list[Any]:
         """The transpose of a square of int32, one row a vector."""

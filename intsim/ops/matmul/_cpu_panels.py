@@ -26,8 +26,8 @@ class Panels:
     source, zero_point: what they were made of.
     steps: int32 (panels, steps, columns of a panel): see ``_cpu_tile``.
     quads: whether a step is four bytes or two int16.
-    sums, offsets: of quads, an int32 a column: the sum of the signed bytes, and what each of them has
-        too much. (Of pairs, nothing.)
+    offsets, columns: of quads, an int32 a column: what each signed byte has too much, and the sum of the
+        bytes without it. (Of pairs, nothing.) shifted: whether any offset is not 0.
     """
 
     n: int
@@ -36,8 +36,9 @@ class Panels:
     zero_point: Any
     steps: Any
     quads: bool
-    sums: Any
     offsets: Any
+    columns: Any
+    shifted: bool
 
 
 def packed(b: Any, zero_point: Any = 0) -> Panels:
@@ -73,7 +74,9 @@ def pack(b: Any, zero_point: Any = 0) -> Panels:
         panels.shape[0],
         b.nbytes // 8,
     )
-    return Panels(n, k, b, zero_point, panels, quads, sums, offsets if quads else sums)
+    if not quads:
+        return Panels(n, k, b, zero_point, panels, False, sums, sums, False)
+    return Panels(n, k, b, zero_point, panels, True, offsets, sums - np.int32(k) * offsets, bool(offsets.any()))
 
 
 def _takes_quads(b: Any, flip: int) -> bool:
@@ -119,12 +122,15 @@ def _pack_panels(
 def _neighbours(b: Any, flip: int) -> bool:
     """Whether 255 times two neighbours never leaves int16, so that no sum of two products saturates."""
     n, k = b.shape
+    flips = np.uint16(flip * 257)
     for j in range(n):
-        most = np.int32(0)
-        for at in range(0, k - 1, 2):
-            first, second = np.int32(np.int8(b[j, at] ^ flip)), np.int32(np.int8(b[j, at + 1] ^ flip))
-            most = max(most, np.int32(abs(first) + abs(second)))
-        if most * 255 > 32767:
+        row = b[j, : k // 2 * 2].view(np.uint16)
+        most = np.int16(0)
+        for at in range(row.size):
+            pair = row[at] ^ flips
+            first, second = np.int16(pair) >> 8, np.int16(pair << 8) >> 8
+            most = max(most, np.int16(abs(first) + abs(second)))
+        if most > 32767 // 255:
             return False
     return True
 

@@ -33,18 +33,19 @@ def tile(quads: bool) -> Emit:
     """``c = start + a b`` for one tile.
 
     Addresses of ``a`` (rows lda bytes apart), the panel, ``c`` (rows ldc bytes apart) and the int32 that
-    each column starts with; steps >= 1.
+    the sums start with (rows lds bytes apart; 0: one row for all); steps >= 1.
     """
 
     def emit(
-        builder: Any, machine: Machine, a: Any, lda: Any, b: Any, c: Any, ldc: Any, steps: Any, start: Any
+        builder: Any, machine: Machine, a: Any, lda: Any, b: Any, c: Any, ldc: Any, steps: Any, start: Any, lds: Any
     ) -> None:
         v = Vectors(builder, rung(machine))
         rows, vectors = shape(v.rung, quads)
         size = 4 * v.rung.lanes
-        first = [v.load(v.at(start, size * j)) for j in range(vectors)]
         offsets = [builder.mul(lda, I64(r)) for r in range(rows)]
-        loop = Loop(builder, steps, [a, b, *first * rows])
+        starts = [builder.add(start, builder.mul(lds, I64(r))) for r in range(rows)]
+        first = [v.load(v.at(at, size * j)) for at in starts for j in range(vectors)]
+        loop = Loop(builder, steps, [a, b, *first])
         at_a, at_b, *acc = loop.values
         panel = [v.load(v.at(at_b, size * j)) for j in range(vectors)]
         for r in range(rows):
@@ -92,6 +93,31 @@ def block(span: int, quads: bool) -> Emit:
     return emit
 
 
+def row(quads: bool) -> Emit:
+    """A row of bytes of ``a``, xored with ``flip``: as pairs less ``centre``, or as quads. Returns the sum of quads.
+
+    Takes the addresses of source and target and the turns, each of a register of the target.
+    """
+
+    def emit(builder: Any, machine: Machine, source: Any, target: Any, turns: Any, flip: Any, centre: Any) -> Any:
+        v = Vectors(builder, rung(machine))
+        taken, made = (v.of(I8), I8) if quads else (_halved(v), I16)
+        flips = v.splat(builder.trunc(flip, I8), taken.count)
+        less = v.splat(builder.trunc(centre, I16))
+        loop = Loop(builder, turns, [source, target, v.constant(0)])
+        at, into, total = loop.values
+        value = builder.xor(v.load(at, taken), flips)
+        if quads:
+            total = v.add_quads(total, v.cast(value, I32), v.cast(v.constant(1, I8), I32))
+        else:
+            value = builder.sub(builder.zext(value, v.of(made)), less)
+        v.store(value, into)
+        loop.end([v.at(at, taken.count), v.at(into, 4 * v.rung.lanes), total])
+        return builder.sext(v.sum(total), I64) if quads else None
+
+    return emit
+
+
 def _halved(v: Vectors) -> Any:
     """As many bytes as a register holds int16."""
     from llvmlite import ir
@@ -131,16 +157,15 @@ lanes = _number(lambda r: r.lanes)
 width = _number(columns)
 rows_of_pairs = _number(lambda r: shape(r, False)[0])
 rows_of_quads = _number(lambda r: shape(r, True)[0])
-tile_of_pairs = instructions(tile(quads=False), 7)
+tile_of_pairs = instructions(tile(quads=False), 8)
 block_of_pairs = instructions(block(2, quads=False), 6)
 block_of_words = instructions(block(4, quads=False), 6)
 block_of_quads = instructions(block(4, quads=True), 6)
 dots_of_bytes = instructions(dots, 6)
 
 
-def _quads_if_any(builder: Any, machine: Machine, *values: Any) -> None:
-    if rung(machine).quads or rung(machine).bytes:  # else nothing: no panel has quads there
-        tile(quads=True)(builder, machine, *values)
+row_of_pairs = instructions(row(quads=False), 5)
 
 
-tile_of_quads = instructions(_quads_if_any, 7)
+tile_of_quads = instructions(tile(quads=True), 8)
+row_of_quads = instructions(row(quads=True), 5)

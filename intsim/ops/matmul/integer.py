@@ -123,11 +123,7 @@ OP = register(
             Tuned(
                 "cpu",
                 "intsim.ops.matmul._cpu_integer:matmul",
-                lambda p, size: (
-                    p.overflow == Overflow.WRAP
-                    and min(p.a.bits, p.b.bits) > 4
-                    and size["m"] * size["n"] * size["k"] > 2**14
-                ),
+                lambda p, size: p.overflow == Overflow.WRAP and size["m"] * size["n"] * size["k"] > 2**14,
             ),
             Tuned(
                 "cpu",
