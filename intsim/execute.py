@@ -178,6 +178,10 @@ class Prepared:
     def __call__(self, *arrays: Any) -> Any:
         return _one(self.outputs(*arrays))
 
+    def kernel_record(self, **size: int) -> Any:
+        """What a kernel takes as ``p`` for dimensions of these lengths."""
+        return self._record(size)
+
     def outputs(self, *arrays: Any) -> tuple[Array, ...]:
         if self._constant:
             given = iter(arrays)
