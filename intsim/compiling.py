@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import llvmlite
 import numba
@@ -24,27 +24,31 @@ import numba.extending
 import numpy
 from numba.core import caching
 
+from intsim.linking import OPTIONS, Linked
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 Int: TypeAlias = Any  # one int64 in a program: a Python int, a NumPy scalar, or a machine register
 
 # What a kernel is made of. Models, oracle and command line hold no kernel code.
-_KERNEL_SOURCES = ("scalar", "ops", "backends", "compiling.py", "numerics.py", "records.py")
+_KERNEL_SOURCES = ("scalar", "ops", "composites", "backends", "compiling.py", "linking.py", "numerics.py", "records.py")
 
 
 def portable(function: F) -> F:
-    """Compile ``function`` on first use, for the target of whoever calls it.
+    """Compile ``function`` on first use, as a part of the kernel that calls it and for that kernel's target.
 
     A CUDA kernel that names a CPU-jitted function gets it recompiled as a device function, but
     only where it carries no signature; so none is given.
     """
-    made: F = numba.njit(function, nogil=True, no_cfunc_wrapper=True)
-    return made
+    if numba.config.DISABLE_JIT:
+        return function
+    made: Any = Linked(function)
+    return cast(F, made)
 
 
 def kernel(function: F, name: str) -> F:
     """``function`` compiled for the CPU and kept on disk under ``name``, which must be unique."""
-    made = numba.njit(function, nogil=True, no_cfunc_wrapper=True)
+    made = numba.njit(function, **OPTIONS)
     if not numba.config.DISABLE_JIT:
         made._cache = _DiskCache(function, name)
     compiled: F = made
