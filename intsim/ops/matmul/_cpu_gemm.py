@@ -154,17 +154,17 @@ def _panel_products(
                     else:
                         so_far, apart = begin, 0
                     if quads:
-                        machine.tile_of_quads(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
+                        machine.stretch_of_quads(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
                     else:
-                        machine.tile_of_pairs(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
+                        machine.stretch_of_pairs(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
                 if step:
                     continue  # the edges were done at once
                 for i in range(inside, count, rows):
                     tile, target = block.ctypes.data + 4 * i * steps, edge.ctypes.data
                     if quads:
-                        machine.tile_of_quads(tile, 4 * steps, source, target, 4 * columns, steps, begin, 0)
+                        machine.tile_of_quads(tile, 4 * steps, source, target, 4 * columns, steps, begin)
                     else:
-                        machine.tile_of_pairs(tile, 4 * steps, source, target, 4 * columns, steps, begin, 0)
+                        machine.tile_of_pairs(tile, 4 * steps, source, target, 4 * columns, steps, begin)
                     for r in range(min(rows, count - i)):
                         for j in range(min(columns, n - column)):
                             out[at + i + r, column + j] = edge[r, j]
