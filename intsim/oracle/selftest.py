@@ -91,12 +91,12 @@ def run(
     for way in _ways(devices, threads):
         row.ways.append(way)
         for case in large if way.there else [*stated, *large]:
-            _compare(row, way, case, digests[id(case)])
+            _compare(row, op, way, case, digests[id(case)])
     for t in tuned:
         for way in _ways([t.backend], threads):
             row.ways.append(dataclasses.replace(way, tile=t.where))
             for case in reach[t.where]:
-                _compare(row, row.ways[-1], case, digests[id(case)])
+                _compare(row, op, row.ways[-1], case, digests[id(case)])
     return row
 
 
@@ -108,10 +108,10 @@ def _ways(devices: Sequence[str], threads: Sequence[int]) -> Iterator[Way]:
         yield Way("cuda", there=True)
 
 
-def _compare(row: Row, way: Way, case: Case, wanted: str) -> None:
+def _compare(row: Row, op: Op, way: Way, case: Case, wanted: str) -> None:
     row.runs += 1
     try:
-        got = _digest(_outputs(way, case))
+        got = _digest(_outputs(op, way, case))
     except Exception as error:  # a kernel that raises is a finding, not the end
         row.parted.append(f"{way}: {case.id} raised {type(error).__name__}: {error}")
         return
@@ -119,9 +119,9 @@ def _compare(row: Row, way: Way, case: Case, wanted: str) -> None:
         row.parted.append(f"{way}: {case.id} differs")
 
 
-def _outputs(way: Way, case: Case) -> tuple[Array, ...]:
+def _outputs(op: Op, way: Way, case: Case) -> tuple[Array, ...]:
     with in_threads(way.threads):
-        prepared = Prepared(case.op, case.params, way.device, way.tile or False)
+        prepared = Prepared(op, case.params, way.device, way.tile or False)
         if not way.there:
             return prepared.outputs(*case.inputs)
         from intsim.graphs import to_device

@@ -56,7 +56,7 @@ def test_a_tuned_kernel_that_is_wrong_is_found_and_named() -> None:
     op = with_tuned(f"{__name__}:wrong", lambda p, size: p.shift == 4 and size["n"] > 40)
     row = selftest.run(op, threads=(1,))
     assert row.parted
-    assert all("test_selftest:wrong" in line for line in row.parted)
+    assert all("test_selftest:wrong" in line and line.endswith("differs") for line in row.parted), row.parted
     with pytest.raises(ValueError, match=r"not recorded: requantize.power_of_two/1 gave different bits"):
         selftest_record.of([row], ["cpu"], [1], {})
 
