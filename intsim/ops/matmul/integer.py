@@ -122,12 +122,8 @@ OP = register(
         tuned=(
             Tuned(
                 "cpu",
-                "intsim.ops.matmul._cpu_blas:matmul",
-                lambda p, size: (
-                    p.overflow == Overflow.WRAP
-                    and min(p.a.bits, p.b.bits) > 4
-                    and size["m"] * size["n"] * size["k"] > 2**14
-                ),
+                "intsim.ops.matmul._cpu_integer:matmul",
+                lambda p, size: p.overflow == Overflow.WRAP and size["m"] * size["n"] * size["k"] > 2**14,
             ),
             Tuned(
                 "cpu",
