@@ -92,11 +92,14 @@ def read(file: Path | None = None) -> list[Line]:
 
 
 def write(file: Path, lines: Iterable[Line]) -> None:
-    """Puts ``lines`` in the places of those of the same model on the same data, or behind all others."""
+    """Puts ``lines`` in the places of those of the same model on the same data, or behind the model's others."""
     merged = {line.place: line for line in [*read(file), *lines]}
+    texts = list(dict.fromkeys(line.data for line in merged.values()))
+    runs = list(dict.fromkeys(line.place[:3] for line in merged.values()))
+    ordered = sorted(merged.values(), key=lambda line: (texts.index(line.data), runs.index(line.place[:3])))
     file.parent.mkdir(parents=True, exist_ok=True)
     written = file.with_suffix(".new")
-    written.write_text(json.dumps({"schema": 1, "lines": [asdict(line) for line in merged.values()]}, indent=1) + "\n")
+    written.write_text(json.dumps({"schema": 1, "lines": [asdict(line) for line in ordered]}, indent=1) + "\n")
     written.replace(file)  # what was there stays whole until the new file is
 
 
