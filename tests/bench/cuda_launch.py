@@ -111,7 +111,7 @@ def rows() -> None:
             _, whole = host_us(graph, 20)
             print(
                 f"softmax.ibert {count} x {length}, {few} threads a block: {whole:.1f} us, {moved / whole / 1e3:.1f} GB/s"
-            )  # noqa: T201
+            )
 
 
 if __name__ == "__main__":
