@@ -131,12 +131,10 @@ def in_threads(count: int) -> Iterator[None]:
     """CPU kernels run in ``count`` threads, however little there is to do."""
     before = cpu.THREADS, cpu.WORTH_A_THREAD
     cpu.THREADS, cpu.WORTH_A_THREAD = count, 1
-    cpu._pool.cache_clear()
     try:
         yield
     finally:
         cpu.THREADS, cpu.WORTH_A_THREAD = before
-        cpu._pool.cache_clear()
 
 
 def _reaching(
