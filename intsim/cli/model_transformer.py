@@ -63,11 +63,11 @@ def opened(name: str, backend: str) -> tuple[Transformer[Any], Vocabulary]:
 
 def integer(name: str, backend: str) -> tuple[PropagatedModel, IntegerTransformer, Vocabulary]:
     from intsim.models import transformer_file
-    from intsim.models.integer_transformer import IntegerTransformer
+    from intsim.models.fused_transformer import opened
     from intsim.models.vocabulary import Vocabulary
 
     read = transformer_file.read(transformer_file.find(name))
-    return read, IntegerTransformer(read, backend), Vocabulary(read.tokenizer)
+    return read, opened(read, backend), Vocabulary(read.tokenizer)
 
 
 def _ids(vocabulary: Vocabulary, text: str, model: Transformer[Any], ends: int) -> list[int]:
