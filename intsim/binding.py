@@ -11,7 +11,7 @@ import numpy as np
 from intsim.numerics import FloatType, IntType
 from intsim.op import Op, Port
 
-Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]  # or intsim's own array in a GPU's memory, where ``resident`` says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,17 @@ def bind(op: Op, arrays: Sequence[Any], p: Any) -> Bound:
         elif a.shape[a.ndim - len(shape) :] != shape:
             raise ValueError(f"{op.id}: {port.name} has shape {a.shape}, needs {_wanted(port, p, shape)}")
         _check_range(op, port, a, p, size)
-        full.append(np.ascontiguousarray(a))
+        full.append(a if resident(a) else np.ascontiguousarray(a))
     return Bound(tuple(full), size, loop)
+
+
+def resident(a: Any) -> bool:
+    """Whether ``a`` is intsim's own array in a GPU's memory: used as it lies there, in C order."""
+    return hasattr(a, "to_host")
+
+
+def broadcast(a: Array, shape: tuple[int, ...]) -> Array:
+    return a.broadcast_to(shape) if resident(a) else np.broadcast_to(a, shape)  # type: ignore[attr-defined]
 
 
 def _names(op: Op) -> str:
@@ -66,7 +75,7 @@ def _wanted(port: Port, p: Any, shape: tuple[int, ...]) -> str:
 
 
 def _typed(op: Op, port: Port, a: Any, p: Any) -> Array:
-    array = np.asarray(a)
+    array = a if resident(a) else np.asarray(a)
     if array.dtype != port.storage(p):
         raise TypeError(
             f"{op.id}: {port.name} is {array.dtype}, needs {port.storage(p)} (it holds {port.type(p)}"
@@ -127,10 +136,21 @@ _FLOATS: dict[str, Callable[[Array], Array]] = {
     "not negative": lambda a: (a >= 0) & np.isfinite(a),
     "positive": lambda a: (a > 0) & np.isfinite(a),
 }
+_INFINITY = 0x7F80_0000  # its bits, which is also its place in the order of all float32
+_PLACES = {
+    "not NaN": (-_INFINITY, _INFINITY),
+    "finite": (1 - _INFINITY, _INFINITY - 1),
+    "not negative": (0, _INFINITY - 1),
+    "positive": (1, _INFINITY - 1),
+}
 
 
 def _check_range(op: Op, port: Port, a: Array, p: Any, size: Mapping[str, int]) -> None:
     t = port.type(p)
+    if resident(a):
+        if a.within(*(_PLACES[port.numbers] if isinstance(t, FloatType) else port.bounds(p, size))):  # type: ignore[attr-defined]
+            return
+        a = a.to_host()  # type: ignore[attr-defined]  # to say which element
     if isinstance(t, FloatType):
         good = _FLOATS[port.numbers](a)
         if not good.all():
@@ -172,7 +192,8 @@ def fold(op: Op, bound: Bound) -> tuple[tuple[Array, ...], dict[str, int]]:
     for port, a in zip(op.inputs, bound.arrays, strict=True):
         if port.core[:1] == (row,):
             core = a.shape[a.ndim - len(port.core) :]
-            a = np.ascontiguousarray(np.broadcast_to(a, bound.loop + core)).reshape((-1, *core[1:]))
+            a = broadcast(a, bound.loop + core).reshape((-1, *core[1:]))
+            a = a if resident(a) else np.ascontiguousarray(a)
         arrays.append(a)
     return tuple(arrays), bound.size | {row: bound.size[row] * int(np.prod(bound.loop))}
 

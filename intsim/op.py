@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -112,12 +113,22 @@ class Tuned:
     """A faster implementation that must equal the program. ``where`` is imported only when used.
 
     leading: it takes all leading dimensions at once, where they would be calls of their own.
+    capability: the least compute capability of a GPU that it runs on (backend "cuda", where it is called
+        with a fourth argument, the ``Queue`` that it launches on).
+    not_simulated: why it cannot run in Numba's CUDA simulator; empty where it can.
     """
 
     backend: str
     where: str  # "module:function", called as function(x, out, record)
     serves: Callable[[Any, Mapping[str, int]], bool]  # (params, dims): what it was written for
     leading: bool = False
+    capability: tuple[int, int] = (7, 0)
+    not_simulated: str = ""
+
+    def load(self) -> Callable[..., None]:
+        module, function = self.where.split(":")
+        made: Callable[..., None] = getattr(importlib.import_module(module), function)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
