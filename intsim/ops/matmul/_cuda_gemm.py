@@ -6,28 +6,17 @@ Hopper multiplies no 4-bit integers, and one pass over the packed weights costs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from intsim.backends.cuda_compile import Kernel
 from intsim.backends.cuda_intrinsics import cuda, int64, load_4, store_4, store_word
-from intsim.numerics import Overflow, int32
 from intsim.ops.matmul import _cuda_mma as mma, _cuda_vector as vector, _cuda_wgmma as wgmma
 from intsim.ops.matmul._cuda_operands import added, rows_of_16, subtract_row_sums
 from intsim.ops.matmul._cuda_result import Result
 
 INT32 = Result()
-
-
-def serves(p: Any, size: Mapping[str, int]) -> bool:
-    """Whether matmul.integer with these parameters is a product that these kernels do."""
-    return p.overflow == Overflow.WRAP and p.acc == int32 and max(p.a.bits, p.b.bits) <= 8 and size["k"] < 2**20
-
-
-def serves_vector(p: Any, size: Mapping[str, int]) -> bool:
-    return serves(p, size) and size["m"] == 1
 
 
 # -- entries: (x, out, record, queue) ----------------------------------------------------------------
