@@ -51,4 +51,4 @@ def kernel(a_signed: bool, b_signed: bool) -> Kernel:
             store_4(out + 4 * column, int32(total + load_4(added + 4 * column)))
 
     gemv.__name__ = gemv.__qualname__ = f"gemv_{'s' if a_signed else 'u'}8{'s' if b_signed else 'u'}8"
-    return Kernel(gemv, launch_bounds=32 * warps)
+    return Kernel(gemv, launch_bounds=(32 * warps, 5))
