@@ -25,6 +25,7 @@ Numba widens int32 arithmetic to int64 and the simulator does not: where a width
     STORE_SUMS ADD_SUMS STORE_QUANTIZED                            accumulators to global memory
     barrier_init barrier_expect barrier_arrive barrier_passed barriers_visible
     tensor_map store_word acquire_map copy_tile copy_tile_by_16    boxes of a tensor to shared memory
+    copy_bytes                        a multiple of 16 to shared memory, aligned to 16
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ __all__ = [
     "barrier_init",
     "barrier_passed",
     "barriers_visible",
+    "copy_bytes",
     "copy_tile",
     "copy_tile_by_16",
     "group_commit",
@@ -170,6 +171,9 @@ _COPY = "cp.async.bulk.tensor.{}d.shared::cluster.global.tile.mbarrier::complete
 copy_tile = instruction(_COPY.format(2, "$3, $4"), "rlrrr")
 copy_tile_by_16 = instruction(
     "{ .reg .b32 z; mov.b32 z, 0; " + _COPY.format(5, "$3, z, z, z, $4") + " }", "rlrrr"
+)
+copy_bytes = instruction(
+    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $3, [$2];", "rlrr"
 )
 acquire_map = instruction("fence.proxy.tensormap::generic.acquire.gpu [$0], 128;", "l")
 store_word = instruction("st.global.u64 [$0], $1;", "ll")

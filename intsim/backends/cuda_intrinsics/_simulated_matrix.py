@@ -30,6 +30,7 @@ __all__ = [
     "barrier_init",
     "barrier_passed",
     "barriers_visible",
+    "copy_bytes",
     "copy_tile",
     "copy_tile_by_16",
     "group_commit",
@@ -200,6 +201,12 @@ def _copy(to: int, tensor_map: int, barrier: int, start: list[int]) -> None:
             there = inside and at[0] + 16 * chunk < sizes[0]
             target[:] = global_bytes(address + 16 * chunk, 16) if there else 0
     block().barriers[barrier].step(0, -int(np.prod(box)))
+
+
+def copy_bytes(to: int, source: int, barrier: int, count: int) -> None:
+    for at in range(0, int(count), 16):
+        shared_bytes(to + at, 16)[:] = global_bytes(source + at, 16)
+    block().barriers[barrier].step(0, -int(count))
 
 
 def copy_tile(to: int, tensor_map: int, barrier: int, x: int, y: int) -> None:

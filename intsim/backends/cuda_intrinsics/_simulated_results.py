@@ -10,6 +10,7 @@ from intsim.backends.cuda_intrinsics._simulated import (
     high_product,
     int32,
     load_4,
+    shared_load_4,
     shared_load_16,
     shared_store_16,
     store_4,
@@ -42,13 +43,19 @@ def _rows(blocks: int, out: int, pitch: int, rows_left: int) -> list[tuple[int, 
     return [(row, out + 8 * row * pitch) for row in range(2 * blocks) if 8 * row < rows_left]
 
 
-def STORE_SUMS(rows: int, columns: int, paired: bool) -> Any:  # noqa: N802
+def _word(staged: bool) -> Any:
+    return shared_load_4 if staged else load_4
+
+
+def STORE_SUMS(rows: int, columns: int, paired: bool, staged: bool) -> Any:  # noqa: N802
+    load = _word(staged)
+
     def store_sums(acc: Any, out: int, pitch: int, rows_left: int, columns_left: int, added: int) -> None:
         for row, address in _rows(rows, out, pitch, rows_left):
             for j in range(columns):
                 first = 4 * (row // 2 * columns + j) + 2 * (row % 2)
                 here = [odd for odd in range(2) if 8 * j + odd < columns_left]
-                sums = [int(acc[first + odd]) + load_4(added + 4 * (8 * j + odd)) for odd in here]
+                sums = [int(acc[first + odd]) + load(added + 4 * (8 * j + odd)) for odd in here]
                 if paired and here:
                     store_8(address + 32 * j, *sums)
                 else:
@@ -70,14 +77,25 @@ def ADD_SUMS(rows: int, columns: int) -> Any:  # noqa: N802
     return add_sums
 
 
-def STORE_QUANTIZED(rows: int, columns: int, groups: int, signed: bool) -> Any:  # noqa: N802
-    run, pack4 = 2 * columns, PACK4(signed)
+def STORE_QUANTIZED(rows: int, columns: int, groups: int, signed: bool, staged: bool) -> Any:  # noqa: N802
+    run, pack4, load = 2 * columns, PACK4(signed), _word(staged)
     stores = {1: store_4, 2: store_8, 4: store_16}
 
-    def one(total: int, at: int) -> int:
-        return int32(high_product(total, load_4(at)) + load_4(at + 16)) >> load_4(at + 32)
+    def store_quantized(
+        acc: Any,
+        out: int,
+        pitch: int,
+        rows_left: int,
+        columns_left: int,
+        added: int,
+        multiplier: int,
+        shift: int,
+        zero: int,
+    ) -> None:
+        def one(total: int, at: int) -> int:
+            places = (load(shift + (at & -4)) >> (8 * (at & 3))) & 255
+            return int32(high_product(total, load(multiplier + 4 * at)) + int32(zero << (places - 1))) >> places
 
-    def store_quantized(acc: Any, out: int, pitch: int, rows_left: int, columns_left: int, added: int, table: int) -> None:
         for group in range(groups):
             if 4 * run * group >= columns_left:
                 continue
@@ -86,8 +104,7 @@ def STORE_QUANTIZED(rows: int, columns: int, groups: int, signed: bool) -> Any: 
                 for c in range(run):
                     at = 4 * run * group + c
                     place = 4 * (row // 2 * columns * groups + group * columns + c // 2) + 2 * (row % 2) + c % 2
-                    total = int32(int(acc[place]) + load_4(added + 4 * at))
-                    q.append(one(total, table + 12 * (at & -4) + 4 * (at & 3)))
+                    q.append(one(int32(int(acc[place]) + load(added + 4 * at)), at))
                 packed = [pack4(*q[c : c + 4]) for c in range(0, run, 4)]
                 stores[len(packed)](address + 4 * run * group, *packed)
 

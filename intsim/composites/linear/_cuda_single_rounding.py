@@ -23,12 +23,13 @@ from intsim.ops.matmul._cuda_result import Result
 def linear(x: Any, out: Any, p: Any, queue: Any) -> None:
     """Fills ``out.q``."""
     a, b, bias = operands(x, p.matmul, queue)
-    table = queue.once("table", lambda: queue.upload(_table(p.requantize)))
+    fields = queue.once("fields", lambda: _fields(p.requantize, queue))
     signed = p.requantize.dtype.qmin < 0
-    product(queue, a, b, out.q, bias.pointer, table.pointer, Result(8, signed))
+    zero = 2 * int(p.requantize.zero_point[0]) + 1
+    where = bias.pointer, fields[0].pointer, fields[1].pointer, zero
+    product(queue, a, b, out.q, where, Result(8, signed))
 
 
-def _table(p: Any) -> Any:
-    """For each four columns: four multipliers, four constants, four shifts (``STORE_QUANTIZED``)."""
-    fields = np.stack([p.multiplier, (2 * p.zero_point + 1) << (p.shift - 33), p.shift - 32]).astype(np.int32)
-    return np.ascontiguousarray(fields.reshape(3, -1, 4).swapaxes(0, 1))
+def _fields(p: Any, queue: Any) -> tuple[Any, Any]:
+    """Multipliers as int32 and shifts behind the high word as bytes, on the GPU."""
+    return queue.upload(p.multiplier.astype(np.int32)), queue.upload((p.shift - 32).astype(np.uint8))

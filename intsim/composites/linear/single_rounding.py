@@ -46,6 +46,7 @@ def _in_one_kernel(p: Params, size: Mapping[str, int]) -> bool:
         and scaling.dtype in (int8, uint8)
         and scaling.rounding == Rounding.TIES_TO_POSITIVE
         and (scaling.shift >= 33).all()
+        and np.ptp(scaling.zero_point) == 0
         and (abs(scaling.zero_point) < 2**29).all()
         and (constant < 2**30).all()
     )

@@ -37,8 +37,8 @@ def by_mma(x: Any, out: Any, p: Any, queue: Any) -> None:
 
 
 def by_wgmma(x: Any, out: Any, p: Any, queue: Any) -> None:
-    """By wgmma where the GPU has it and the number of columns is even, else by mma.sync."""
-    _fill(x, out, p, queue, "wgmma" if _has_wgmma(queue) and out.acc.shape[1] % 2 == 0 else "mma")
+    """By wgmma where the GPU has it and the number of columns is a multiple of 4, else by mma.sync."""
+    _fill(x, out, p, queue, "wgmma" if _has_wgmma(queue) and out.acc.shape[1] % 4 == 0 else "mma")
 
 
 def _fill(x: Any, out: Any, p: Any, queue: Any, unit: str) -> None:
@@ -49,7 +49,7 @@ def _fill(x: Any, out: Any, p: Any, queue: Any, unit: str) -> None:
         where = a.pointer, b.pointer, out.acc.pointer, n, b.shape[1], bias.pointer
         queue.launch(kernel, -(-n // vector.WARPS), 32 * vector.WARPS, *where)
     else:
-        product(queue, a, b, out.acc, bias.pointer, 0, INT32, unit)
+        product(queue, a, b, out.acc, (bias.pointer, 0, 0, 0), INT32, unit)
     subtract_row_sums(queue, a, out.acc, p)
 
 
@@ -64,8 +64,12 @@ def operands(x: Any, p: Any, queue: Any) -> tuple[Any, Any, Any]:
 # -- kernels and tiles -------------------------------------------------------------------------------
 
 
-def product(queue: Any, a: Any, b: Any, out: Any, bias: int, table: int, result: Result, unit: str | None = None) -> None:
-    """``out`` from rows of bytes: see ``STORE_SUMS`` and ``STORE_QUANTIZED`` for bias and table (addresses)."""
+def product(
+    queue: Any, a: Any, b: Any, out: Any, fields: tuple[int, int, int, int], result: Result, unit: str | None = None
+) -> None:
+    """``out`` from rows of bytes. fields: what is added, and for 8 bits multiplier, shift and zero, of
+    ``STORE_QUANTIZED``, which then is a matter of 64 n columns.
+    """
     m, n, k = a.shape[0], b.shape[0], a.shape[1]
     unit = unit or _unit(queue, m, n, result)
     signs = a.dtype == np.int8, b.dtype == np.int8
@@ -73,17 +77,17 @@ def product(queue: Any, a: Any, b: Any, out: Any, bias: int, table: int, result:
         tile = wgmma_tile(m, n, k, result, queue.multiprocessors)
         result = Result(result.bits, result.signed)
         where = _maps(queue, tile, a, b, result)
-        blocks = min(queue.multiprocessors, -(-m // tile.rows) * -(-n // tile.columns))
+        blocks = min(queue.multiprocessors * tile.blocks, -(-m // tile.rows) * -(-n // tile.columns))
         kernel = wgmma.kernel(tile, *signs, result)
-        queue.launch(kernel, blocks, tile.threads, *where, out.pointer, m, n, k, bias, table, shared=tile.shared)
+        queue.launch(kernel, blocks, tile.threads, *where, out.pointer, m, n, k, *fields, shared=tile.shared)
         return
     tile, splits = mma_tile(m, n, k, result, queue.multiprocessors)
     result = Result(result.bits, result.signed, n % 2 == 0 or result.bits == 8, splits > 1)
     depth = -(-k // (128 * splits)) * 128
     if result.adds:
-        queue.launch(_STARTED, -(-m * n // 256), 256, out.pointer, bias, m, n)
+        queue.launch(_STARTED, -(-m * n // 256), 256, out.pointer, fields[0], m, n)
     grid = -(-m // tile.rows) * -(-n // tile.columns), -(-k // depth)
-    where = a.pointer, b.pointer, out.pointer, m, n, k, depth, bias, table
+    where = a.pointer, b.pointer, out.pointer, m, n, k, depth, *fields
     queue.launch(mma.kernel(tile, *signs, result), grid, tile.threads, *where, shared=tile.shared)
 
 
@@ -92,7 +96,7 @@ def _has_wgmma(queue: Any) -> bool:
 
 
 def _unit(queue: Any, m: int, n: int, result: Result) -> str:
-    return "wgmma" if _has_wgmma(queue) and m > 32 and n % 2 == 0 else "mma"
+    return "wgmma" if _has_wgmma(queue) and m > 32 and n % 4 == 0 else "mma"
 
 
 def wgmma_tile(m: int, n: int, k: int, result: Result, multiprocessors: int) -> wgmma.Tile:

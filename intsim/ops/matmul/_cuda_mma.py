@@ -61,10 +61,10 @@ class Tile:
 
 @cache
 def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel:
-    """``f(a, b, out, m, n, k, depth, added, table)``, all int64.
+    """``f(a, b, out, m, n, k, depth, added, multiplier, shift, zero)``, all int64.
 
     a, b: m and n rows of k bytes, k a multiple of 16. Block (t, s) of the grid does tile t over the bytes from
-    ``depth * s`` on, ``depth`` of them (a multiple of 128). The last two: see ``STORE_QUANTIZED``.
+    ``depth * s`` on, ``depth`` of them (a multiple of 128). The last four: see ``STORE_QUANTIZED``.
     """
     tile_rows, tile_columns, down, across, slices, stages = (
         tile.rows,
@@ -86,14 +86,14 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
     part = 512 * warps  # bytes that the warps of a slice store at once
     run = 2 * column_blocks
 
-    zero, copies_left = ZERO(registers), COPIES_LEFT(stages - 2)
+    clear, copies_left = ZERO(registers), COPIES_LEFT(stages - 2)
     product = WARP_PRODUCT(row_blocks, column_blocks, 4 // slices, a_signed, b_signed)
     to_shared, from_shared = TO_SHARED(registers), FROM_SHARED(registers)
-    store_sums, add_sums = STORE_SUMS(row_blocks, column_blocks, result.paired), ADD_SUMS(row_blocks, column_blocks)
-    store_quantized = STORE_QUANTIZED(row_blocks, column_blocks, 1, result.signed)
+    store_sums, add_sums = STORE_SUMS(row_blocks, column_blocks, result.paired, False), ADD_SUMS(row_blocks, column_blocks)
+    store_quantized = STORE_QUANTIZED(row_blocks, column_blocks, 1, result.signed, False)
 
     def gemm(
-        a: int, b: int, out: int, m: int, n: int, k: int, depth: int, added: int, table: int
+        a: int, b: int, out: int, m: int, n: int, k: int, depth: int, added: int, multiplier: int, shift: int, zero: int
     ) -> None:
         thread = int32(cuda.threadIdx.x)
         lane, warp = int32(thread & 31), int32(thread >> 5)
@@ -129,7 +129,7 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
         b_lane = int32((b_row * deep + ((((lane >> 3) & 1) ^ (b_row & 7)) * 16)) ^ (piece * slice_bytes))
 
         acc = cuda.local.array(registers, int32)
-        zero(acc)
+        clear(acc)
         turns = int32((k_left + deep - 1) // deep)
         turn, read, written = int32(1 - stages), int32(0), int32(0)
         while turn < turns:
@@ -174,7 +174,7 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
             first = int32(left + warp_left + (lane & 3) * run)
             to_out = out + int64(first_row) * n + first
             ahead4 = int64(first) * 4
-            store_quantized(acc, to_out, n, int32(rows - first_row), int32(columns - first), added + ahead4, table + 3 * ahead4)
+            store_quantized(acc, to_out, n, int32(rows - first_row), int32(columns - first), added + ahead4, multiplier + ahead4, shift + first, int32(zero))
         else:
             first = int32(left + warp_left + (lane & 3) * 2)
             to_out = out + (int64(first_row) * n + first) * 4

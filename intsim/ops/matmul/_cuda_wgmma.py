@@ -25,6 +25,7 @@ from intsim.backends.cuda_intrinsics import (
     barrier_init,
     barrier_passed,
     barriers_visible,
+    copy_bytes,
     copy_tile,
     copy_tile_by_16,
     cuda,
@@ -49,6 +50,7 @@ class Tile:
     groups: int  # of four warps, 64 rows each
     columns: int
     stages: int
+    blocks: int = 1  # on a multiprocessor at a time
 
     @property
     def rows(self) -> int:
@@ -63,9 +65,17 @@ class Tile:
         return DEEP * (self.rows + self.columns)
 
     @property
+    def field_bytes(self) -> int:
+        """What a tile's columns need at the end: what is added, a multiplier, a shift. Multiples of 16 each."""
+        return -(-9 * self.columns // 16) * 16
+
+    @property
     def shared(self) -> int:
-        """Bytes of shared memory: the ring, two barriers a stage, and 1023 to align the ring."""
-        return self.stages * (self.stage_bytes + 16) + 1023
+        """Bytes of shared memory: the ring, fields of as many tiles as can be under way, barriers, the alignment.
+
+        The copies run ahead of the results by at most ``stages`` pieces, so by as many tiles.
+        """
+        return self.stages * (self.stage_bytes + 16) + (self.stages + 1) * self.field_bytes + 1023
 
 
 def maps(tile: Tile, a: int, b: int, m: int, n: int, k: int, result: Result) -> tuple[tuple[int, ...], ...]:
@@ -84,26 +94,28 @@ def maps(tile: Tile, a: int, b: int, m: int, n: int, k: int, result: Result) -> 
 
 @cache
 def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel:
-    """``f(a_map, b_map, out, m, n, k, added, table)``, all int64.
+    """``f(a_map, b_map, out, m, n, k, added, multiplier, shift, zero)``, all int64.
 
-    The maps lie in global memory, 64-byte aligned. Blocks: any number. The last two: see ``STORE_QUANTIZED``.
+    The maps lie in global memory, 64-byte aligned. Blocks: any number. The last four: see ``STORE_QUANTIZED``.
     """
     groups, tile_rows, tile_columns, stages = tile.groups, tile.rows, tile.columns, tile.stages
     stage_bytes, a_bytes, deep, span = tile.stage_bytes, DEEP * tile.rows, DEEP, SPAN
+    field_bytes, per_column = tile.field_bytes, 9 if result.bits == 8 else 4
     registers, quantized = tile_columns // 2, result.bits == 8
-    zero, product, settled = ZERO(registers), GROUP_PRODUCT(tile_columns, a_signed, b_signed), SETTLED(registers)
+    clear, product, settled = ZERO(registers), GROUP_PRODUCT(tile_columns, a_signed, b_signed), SETTLED(registers)
     one_left, none_left = GROUPS_LEFT(1), GROUPS_LEFT(0)
-    store_sums = STORE_SUMS(1, tile_columns // 8, result.paired)
-    store_quantized = STORE_QUANTIZED(1, 8, max(tile_columns // 64, 1), result.signed) if quantized else None
+    store_sums = STORE_SUMS(1, tile_columns // 8, True, True)
+    store_quantized = STORE_QUANTIZED(1, 8, max(tile_columns // 64, 1), result.signed, True) if quantized else None
     load_b = copy_tile_by_16 if quantized else copy_tile
     b_unit = 64 if quantized else 1  # how the map counts rows of B
 
     def gemm(
-        a_map: int, b_map: int, out: int, m: int, n: int, k: int, added: int, table: int
+        a_map: int, b_map: int, out: int, m: int, n: int, k: int, added: int, multiplier: int, shift: int, zero: int
     ) -> None:
         thread = int32(cuda.threadIdx.x)
         start = int32((shared_address(cuda.shared.array(0, int8)) + 1023) & -1024)
-        full = int32(start + stages * stage_bytes)  # two barriers of 8 bytes a stage: full, then empty
+        fields = int32(start + stages * stage_bytes)
+        full = int32(fields + (stages + 1) * field_bytes)  # two barriers of 8 bytes a stage: full, then empty
         if thread == 0:
             for stage in range(stages):
                 barrier_init(int32(full + 16 * stage), int32(1))
@@ -118,7 +130,7 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
         across = unsigned_div(int32(columns + tile_columns - 1), int32(tile_columns))
         per_span, tiles, blocks = int32(span * across), int32(down * across), int32(cuda.gridDim.x)
         turns = int32((k + deep - 1) // deep)
-        stage, parity = int32(0), int32(0)
+        stage, parity, slot = int32(0), int32(0), int32(0)
         index = int32(cuda.blockIdx.x)
         if thread >= 128 * groups:
             if thread == 128 * groups:
@@ -127,16 +139,27 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
                     high = int32(min(int32(down - spans * span), int32(span)))
                     inside = int32(index - spans * per_span)
                     top = int32((spans * span + unsigned_rem(inside, high)) * tile_rows)
-                    left = int32(unsigned_div(inside, high) * (tile_columns // b_unit))
+                    left = int32(unsigned_div(inside, high) * tile_columns)
                     turn = int32(0)
                     while turn < turns:
                         barrier = int32(full + 16 * stage)
                         while barrier_passed(int32(barrier + 8), int32(parity ^ 1)) == 0:
                             pass
-                        barrier_expect(barrier, int32(stage_bytes))
                         to = int32(start + stage * stage_bytes)
+                        if turn == 0:  # with the first stage comes what the tile's columns need at the end
+                            there = int32(min(int32(columns - left), int32(tile_columns)))
+                            barrier_expect(barrier, int32(stage_bytes + there * per_column))
+                            at = int32(fields + slot * field_bytes)
+                            copy_bytes(at, added + int64(left) * 4, barrier, int32(there * 4))
+                            if quantized:
+                                factors = multiplier + int64(left) * 4
+                                copy_bytes(int32(at + 4 * tile_columns), factors, barrier, int32(there * 4))
+                                copy_bytes(int32(at + 8 * tile_columns), shift + left, barrier, there)
+                            slot = int32(slot + 1) if slot < stages else int32(0)
+                        else:
+                            barrier_expect(barrier, int32(stage_bytes))
                         copy_tile(to, a_map, barrier, int32(turn * deep), top)
-                        load_b(int32(to + a_bytes), b_map, barrier, int32(turn * deep), left)
+                        load_b(int32(to + a_bytes), b_map, barrier, int32(turn * deep), unsigned_div(left, int32(b_unit)))
                         turn = int32(turn + 1)
                         stage = int32(stage + 1)
                         if stage == stages:
@@ -148,12 +171,7 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
             b_tile = int32(start + a_bytes)
             acc = cuda.local.array(registers, int32)
             while index < tiles:
-                spans = unsigned_div(index, per_span)
-                high = int32(min(int32(down - spans * span), int32(span)))
-                inside = int32(index - spans * per_span)
-                top = int32((spans * span + unsigned_rem(inside, high)) * tile_rows)
-                left = int32(unsigned_div(inside, high) * tile_columns)
-                zero(acc)
+                clear(acc)
                 before = int32(-1)
                 turn = int32(0)
                 while turn < turns:
@@ -175,17 +193,27 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
                 settled(acc)
                 if leads:
                     barrier_arrive(int32(full + 16 * before + 8))
+                spans = unsigned_div(index, per_span)
+                high = int32(min(int32(down - spans * span), int32(span)))
+                inside = int32(index - spans * per_span)
+                top = int32((spans * span + unsigned_rem(inside, high)) * tile_rows)
+                left = int32(unsigned_div(inside, high) * tile_columns)
                 row = int32(top + ((thread >> 5) << 4) + (lane >> 2))
+                at = int32(fields + slot * field_bytes)
                 if quantized:
-                    column = int32(left + (lane & 3) * 16)
-                    to_out, ahead4 = out + int64(row) * n + column, int64(column) * 4
-                    store_quantized(acc, to_out, n, int32(rows - row), int32(columns - column), added + ahead4, table + 3 * ahead4)
+                    aside = int32((lane & 3) * 16)
+                    to_out = out + int64(row) * n + left + aside
+                    factors = int32(at + 4 * tile_columns + 4 * aside)
+                    shifts = int32(at + 8 * tile_columns + aside)
+                    more = int32(rows - row), int32(columns - left - aside)
+                    store_quantized(acc, to_out, n, *more, int32(at + 4 * aside), factors, shifts, int32(zero))
                 else:
-                    column = int32(left + (lane & 3) * 2)
-                    to_out = out + (int64(row) * n + column) * 4
-                    store_sums(acc, to_out, n * 4, int32(rows - row), int32(columns - column), added + int64(column) * 4)
+                    aside = int32((lane & 3) * 2)
+                    to_out = out + (int64(row) * n + left + aside) * 4
+                    store_sums(acc, to_out, n * 4, int32(rows - row), int32(columns - left - aside), int32(at + 4 * aside))
+                slot = int32(slot + 1) if slot < stages else int32(0)
                 index = int32(index + blocks)
 
     signs = f"{'s' if a_signed else 'u'}{'s' if b_signed else 'u'}"
-    gemm.__name__ = gemm.__qualname__ = f"gemm_wgmma_{tile_rows}x{tile_columns}_{stages}_{signs}_{result}"
-    return Kernel(gemm, launch_bounds=(tile.threads, 1))
+    gemm.__name__ = gemm.__qualname__ = f"gemm_wgmma_{tile_rows}x{tile_columns}_{stages}x{tile.blocks}_{signs}_{result}"
+    return Kernel(gemm, launch_bounds=(tile.threads, tile.blocks))
