@@ -195,7 +195,13 @@ def fold(op: Op, bound: Bound) -> tuple[tuple[Array, ...], dict[str, int]]:
             a = broadcast(a, bound.loop + core).reshape((-1, *core[1:]))
             a = a if resident(a) else np.ascontiguousarray(a)
         arrays.append(a)
-    return tuple(arrays), bound.size | {row: bound.size[row] * int(np.prod(bound.loop))}
+    return tuple(arrays), folded_size(op, bound)
+
+
+def folded_size(op: Op, bound: Bound) -> dict[str, int]:
+    """The sizes where the leading dimensions are taken as rows."""
+    row = op.outputs[0].core[0]
+    return bound.size | {row: bound.size[row] * int(np.prod(bound.loop))}
 
 
 def kernel_view(a: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.binding import Array, Bound, bind, fold, foldable, in_type, kernel_view, writable_view
+from intsim.binding import Array, Bound, bind, fold, foldable, folded_size, in_type, kernel_view, writable_view
 from intsim.flags import Flags, flags_of
 from intsim.numerics import IntType
 from intsim.op import Composition, Contraction, Elementwise, Op, Tuned
@@ -17,6 +17,10 @@ from intsim.records import fields_class
 from intsim.registry import get
 
 BACKENDS = ("reference", "exact", "cpu", "cuda")
+
+
+class NotServed(ValueError):
+    """The tuned kernel that was asked for does not serve these parameters and sizes."""
 
 
 def _op(op: Op | str) -> Op:
@@ -60,7 +64,7 @@ def run(
         caller's stream, and the outputs are arrays of the same library.
     backend: "reference" (the spec on int64), "exact" (the spec on unbounded integers), "cpu" or
         "cuda"; all of them agree to the bit. tuned=False leaves out tuned kernels, the name of one
-        ("module:function") takes that one alone.
+        ("module:function") takes that one alone (NotServed, a ValueError, where it does not serve the call).
     flags: return (outputs, Flags): which elements saturated, wrapped or hit a rounding tie.
     refuse_overflow: raise OverflowError where any element saturated or wrapped.
     Raises TypeError or ValueError for inputs or parameters outside the op's limits, MemoryError
@@ -190,6 +194,7 @@ class Prepared:
                     f"{self.backend!r} needs a copy on the host"
                 )
         bound = bind(self.op, arrays, self.p)
+        self._insist(bound)
         if isinstance(self.op.program, Composition) and self._fast(bound.size) is None:
             return self._composed(bound)
         if not bound.loop:
@@ -204,6 +209,7 @@ class Prepared:
         """The outputs on the GPU and the stream of ``place``, as they lie there: for a stage of a composition."""
         assert self._gpu is not None
         bound = bind(self.op, self._gpu.received(arrays, place), self.p)
+        self._insist(bound, place.gpu)
         if isinstance(self.op.program, Composition) and self._fast(bound.size, place.gpu) is None:
             return self._composed(bound, place)
         return self._gpu.run(bound, place)
@@ -254,9 +260,22 @@ class Prepared:
             able = gpu is None or (t.capability <= gpu.capability and not (gpu.simulated and t.not_simulated))
             if able and t.leading == leading and t.serves(self.p, size):
                 return t
-        if isinstance(self.tuned, str) and not leading and not any(t.leading for t in self._tuned):
-            raise ValueError(f"{self.op.id}: {self.tuned} does not serve these parameters and sizes here: {size}")
         return None
+
+    def serves(self, *arrays: Any) -> bool:
+        """Whether a tuned kernel would run for these inputs, which lie on the host."""
+        bound = bind(self.op, arrays, self.p)
+        return self._served(bound, None if self._gpu is None else self._gpu.place(arrays).gpu)
+
+    def _served(self, bound: Bound, gpu: Any) -> bool:
+        if not bound.loop or not foldable(self.op, bound):
+            at_once = bool(bound.loop) and self._fast(bound.size, gpu, leading=True) is not None
+            return at_once or self._fast(bound.size, gpu) is not None
+        return self._fast(folded_size(self.op, bound), gpu) is not None
+
+    def _insist(self, bound: Bound, gpu: Any = None) -> None:
+        if isinstance(self.tuned, str) and self._tuned and not self._served(bound, gpu):
+            raise NotServed(f"{self.op.id}: {self.tuned} does not serve these parameters and sizes: {bound.size}")
 
     def _record(self, size: dict[str, int]) -> Any:
         key = tuple(sorted(size.items()))

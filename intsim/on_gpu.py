@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from intsim.backends import cuda, cuda_exchange
-from intsim.backends.cuda_arrays import DeviceArray, Gpu, driver
+from intsim.backends.cuda_arrays import CAPTURE, DeviceArray, Gpu, driver
 from intsim.backends.cuda_queue import Queue
 from intsim.backends.widening import SMALL
 from intsim.binding import Array, Bound, broadcast, fold, foldable, resident
@@ -58,7 +58,7 @@ class OnGpu:
             gpu, stream = cuda_exchange.place(names[: len(arrays)], arrays)
         except ValueError as wrong:
             raise ValueError(f"{self.op.id}: {wrong}") from None
-        if self._stream is not None and cuda_exchange.CAPTURE.get() is None:
+        if self._stream is not None and CAPTURE.get() is None:
             stream = self._stream
         return Place(gpu, stream, next((k for a in given if (k := cuda_exchange.kind(a)) != "intsim"), ""))
 

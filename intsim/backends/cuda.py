@@ -96,10 +96,6 @@ def _contraction(start: Any, step: Any, finish: Any) -> Any:
 
 def missing() -> str:
     """Why no CUDA kernel can run here, in one sentence; empty where one can."""
-    import importlib.util
-
-    if importlib.util.find_spec("numba_cuda") is None:
-        return "the cuda backend needs numba-cuda: pip install 'intsim[cuda]'"
     if not cuda.is_available():
         return "the cuda backend needs an NVIDIA GPU and its driver: none was found (nvidia-smi shows both)"
     try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import numpy as np
 
 Host = np.ndarray[Any, Any]
 DLPACK_CUDA = (2, 13)  # device types of DLPack: device memory, managed memory
+
+CAPTURE: ContextVar[int | None] = ContextVar("capture", default=None)  # the stream whose work is being recorded
 
 
 class Gpu(Protocol):
@@ -25,6 +28,7 @@ class Gpu(Protocol):
     def wait(self, stream: int, other: int) -> None: ...
     def capturing(self, stream: int) -> bool: ...
     def synchronize(self, stream: int) -> None: ...
+    def finish(self) -> None: ...
     def allocate(self, size: int) -> tuple[int, Any]: ...  # address, and what keeps the memory
     def upload(self, address: int, a: Host, stream: int) -> None: ...
     def download(self, address: int, a: Host, stream: int) -> None: ...
@@ -41,6 +45,11 @@ def driver() -> Any:
     from numba import config
 
     return importlib.import_module(f"intsim.backends.cuda_{'simulator' if config.ENABLE_CUDASIM else 'driver'}")
+
+
+def recording(gpu: Gpu, stream: int) -> bool:
+    """Whether work on ``stream`` is being recorded, so that nothing may be read or copied on the host."""
+    return CAPTURE.get() is not None or gpu.capturing(stream)
 
 
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
@@ -152,7 +161,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
             return True
         if self.dtype.kind in "iu" and low <= np.iinfo(self.dtype).min and np.iinfo(self.dtype).max <= high:
             return True
-        if self.size == 0 or self.gpu.capturing(self.stream):
+        if self.size == 0 or recording(self.gpu, self.stream):
             return True
         from intsim.backends.cuda_moves import extremes
 
@@ -164,7 +173,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def to_host(self) -> Host:
         """A copy in NumPy. Waits for the stream. Raises ValueError while a graph is captured."""
-        if self.gpu.capturing(self.stream):
+        if recording(self.gpu, self.stream):
             raise ValueError("a graph cannot hold work of the host: the captured function reads a device array there")
         whole, made = self.in_order(), np.empty(self.shape, self.dtype)
         if self.size:

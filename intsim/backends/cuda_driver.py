@@ -5,9 +5,11 @@ Array protocols are read and offered by ``cuda.core``; launches, memory and grap
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,10 @@ class RealGpu:
     def synchronize(self, stream: int) -> None:
         self._enter()
         _done(cu.cuStreamSynchronize(stream))
+
+    def finish(self) -> None:
+        self._enter()
+        _done(cu.cuCtxSynchronize())
 
     def allocate(self, size: int) -> tuple[int, Any]:
         """Plain device memory: freeing it waits for the GPU, so no stream can still be writing to it."""
@@ -225,3 +231,12 @@ def current() -> RealGpu:
     _done(cu.cuInit(0))
     status, number = cu.cuCtxGetDevice()
     return gpu(int(number) if status == cu.CUresult.CUDA_SUCCESS else 0)
+
+
+def version() -> str:
+    """Of the CUDA interface that the driver offers, and of the driver where the system tells it."""
+    offered = _done(cu.cuDriverGetVersion())
+    made = f"CUDA {offered // 1000}.{offered % 1000 // 10}"
+    said = Path("/proc/driver/nvidia/version")
+    found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", said.read_text()) if said.is_file() else None
+    return f"{found.group()}, {made}" if found else made

@@ -6,18 +6,16 @@ the caller's library (PyTorch, CuPy, Numba), else a DeviceArray, which offers bo
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from intsim.backends.cuda_arrays import DLPACK_CUDA, DeviceArray, Gpu, Host, driver
+from intsim.backends.cuda_arrays import CAPTURE, DLPACK_CUDA, DeviceArray, Gpu, Host, driver, recording
 
 LEGACY_STREAM = 1  # the default stream, as both protocols number it
-
-CAPTURE: ContextVar[int | None] = ContextVar("capture", default=None)  # the stream whose work becomes a graph
 
 # -- in ----------------------------------------------------------------------------------------------
 
@@ -33,8 +31,8 @@ def on_device(a: Any) -> bool:
     return hasattr(a, "__dlpack_device__") and a.__dlpack_device__()[0] in DLPACK_CUDA
 
 
-def received(name: str, a: Any, stream: int) -> DeviceArray:
-    """``a`` as it lies on its GPU; work on ``stream`` sees its contents.
+def received(name: str, a: Any, stream: int, *, any_order: bool = False) -> DeviceArray:
+    """``a`` as it lies on its GPU; work on ``stream`` sees its contents. any_order: strides are taken as they are.
 
     Raises ValueError for strides other than C order, memory of another context, or what is no device memory.
     """
@@ -49,7 +47,7 @@ def received(name: str, a: Any, stream: int) -> DeviceArray:
     gpu = driver().gpu(_index(a))
     pointer, shape, strides, dtype = gpu.view(a, stream)
     made = DeviceArray(gpu, pointer, shape, dtype, stream, a, strides)
-    if not made.contiguous:
+    if not made.contiguous and not any_order:
         raise ValueError(
             f"{name} has strides {made.strides} (elements) for shape {made.shape}, needs C order: "
             "pass a contiguous copy (.contiguous() in PyTorch, ascontiguousarray in CuPy)"
@@ -105,6 +103,18 @@ def stream_handle(stream: Any) -> int:
     raise TypeError(f"a stream is an int or has __cuda_stream__; got {type(stream).__name__}")
 
 
+@contextlib.contextmanager
+def working_on(gpu: Gpu, stream: int) -> Iterator[None]:
+    """Inside the block ``stream`` is the current one of every library that is there: their work goes to it too."""
+    with contextlib.ExitStack() as stack:
+        if not gpu.simulated and "torch" in sys.modules:
+            torch = sys.modules["torch"]
+            stack.enter_context(torch.cuda.stream(torch.cuda.ExternalStream(stream, gpu.index)))
+        if not gpu.simulated and "cupy" in sys.modules:
+            stack.enter_context(sys.modules["cupy"].cuda.ExternalStream(stream, gpu.index))
+        yield
+
+
 # -- out ---------------------------------------------------------------------------------------------
 
 
@@ -158,7 +168,7 @@ def empty(gpu: Gpu, shape: Sequence[int], dtype: Any, stream: int, library: str 
 
 def upload(gpu: Gpu, a: Host, stream: int) -> DeviceArray:
     """A copy of ``a`` on the GPU. Raises ValueError while a graph is captured: the copy would not be part of it."""
-    if gpu.capturing(stream):
+    if recording(gpu, stream):
         raise ValueError("a graph cannot hold a copy from the host: pass device arrays (and constant=... for weights)")
     made = empty(gpu, a.shape, a.dtype, stream)
     if a.size:

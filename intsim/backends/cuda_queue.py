@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.backends.cuda_arrays import DeviceArray, Gpu
+from intsim.backends.cuda_arrays import DeviceArray, Gpu, recording
 from intsim.backends.cuda_exchange import empty, upload
 from intsim.backends.cuda_launch import Call, Dims, Kernel, loader
 
@@ -66,7 +66,7 @@ class Queue:
     @property
     def capturing(self) -> bool:
         """Whether the launches go into a graph: then nothing may be copied from the host."""
-        return self.gpu.capturing(self.stream)
+        return recording(self.gpu, self.stream)
 
     def launch(self, kernel: Kernel, grid: Dims, block: Dims, *arguments: Any, shared: int = 0) -> None:
         """Launches and does not wait. shared: bytes of dynamic shared memory."""

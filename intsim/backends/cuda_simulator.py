@@ -22,7 +22,6 @@ class SimulatedGpu:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.captured: int | None = None  # the stream whose work is being captured
 
     def stream(self) -> int:
         return 1
@@ -31,9 +30,12 @@ class SimulatedGpu:
         pass  # every launch is over when it returns
 
     def capturing(self, stream: int) -> bool:
-        return self.captured == stream
+        return False  # no graphs: what is recorded is repeated
 
     def synchronize(self, stream: int) -> None:
+        pass
+
+    def finish(self) -> None:
         pass
 
     def allocate(self, size: int) -> tuple[int, Any]:
@@ -66,11 +68,7 @@ class SimulatedGpu:
 
     def capture(self, work: Callable[[int], None]) -> Callable[[int], None] | None:
         """None: there is no graph here, the recorded launches are repeated."""
-        self.captured = self.stream()
-        try:
-            work(self.captured)
-        finally:
-            self.captured = None
+        work(self.stream())
         return None
 
 
@@ -109,3 +107,8 @@ def index_of(address: int) -> int:
 
 def current() -> SimulatedGpu:
     return gpu(0)
+
+
+def version() -> str:
+    """Of the driver: there is none."""
+    return "simulated"
