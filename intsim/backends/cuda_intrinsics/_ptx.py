@@ -18,6 +18,7 @@ __all__ = [
     "byte",
     "commit_copies",
     "copy_16",
+    "count_lanes",
     "high_product",
     "int32",
     "int64",
@@ -31,6 +32,7 @@ __all__ = [
     "shared_address",
     "shared_load_16",
     "shared_load_4",
+    "shared_load_u8",
     "shared_store_16",
     "shared_store_4",
     "shuffle_xor",
@@ -40,6 +42,7 @@ __all__ = [
     "store_8",
     "unsigned_div",
     "unsigned_high_product",
+    "unsigned_min",
     "unsigned_rem",
     "unsigned_shift",
 ]
@@ -124,6 +127,7 @@ store_8 = instruction("st.global.v2.u32 [$0], {$1,$2};", "lrr")
 store_16 = instruction("st.global.v4.u32 [$0], {$1,$2,$3,$4};", "lrrrr")
 add_4 = instruction("red.global.add.s32 [$0], $1;", "lr")
 
+shared_load_u8 = instruction("ld.shared.u8 $0, [$1];", "r", "r")
 shared_load_4 = instruction("ld.shared.u32 $0, [$1];", "r", "r")
 shared_load_16 = instruction("ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];", "r", "rrrr")
 shared_store_4 = instruction("st.shared.u32 [$0], $1;", "rr")
@@ -143,9 +147,13 @@ unsigned_shift = _operation("lshr")
 arithmetic_shift = _operation("ashr")
 high_product = instruction("mul.hi.s32 $0, $1, $2;", "rr", "r", pure=True)
 unsigned_high_product = instruction("mul.hi.u32 $0, $1, $2;", "rr", "r", pure=True)
+unsigned_min = instruction("min.u32 $0, $1, $2;", "rr", "r", pure=True)
 byte = instruction("bfe.s32 $0, $1, $2, 8;", "rr", "r", pure=True)
 permute = instruction("prmt.b32 $0, $1, $2, $3;", "rrr", "r", pure=True)
 shuffle_xor = instruction("shfl.sync.bfly.b32 $0, $1, $2, 31, 0xffffffff;", "rr", "r")
+count_lanes = instruction(
+    "{ .reg .pred p; .reg .b32 t; setp.ne.s32 p, $1, 0; vote.sync.ballot.b32 t, p, -1; popc.b32 $0, t; }", "r", "r"
+)
 
 
 def sign(signed: bool) -> str:

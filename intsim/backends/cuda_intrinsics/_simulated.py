@@ -22,6 +22,7 @@ __all__ = [
     "byte",
     "commit_copies",
     "copy_16",
+    "count_lanes",
     "high_product",
     "int32",
     "int64",
@@ -35,6 +36,7 @@ __all__ = [
     "shared_address",
     "shared_load_16",
     "shared_load_4",
+    "shared_load_u8",
     "shared_store_16",
     "shared_store_4",
     "shuffle_xor",
@@ -44,6 +46,7 @@ __all__ = [
     "store_8",
     "unsigned_div",
     "unsigned_high_product",
+    "unsigned_min",
     "unsigned_rem",
     "unsigned_shift",
 ]
@@ -188,6 +191,10 @@ def add_4(address: Any, value: Any) -> None:
         _put(global_bytes(address, 4), load_4(address) + int(value))
 
 
+def shared_load_u8(address: Any) -> int:
+    return int(shared_bytes(address, 1)[0])
+
+
 def shared_load_4(address: Any) -> int:
     return _get(shared_bytes(address, 4))[0]
 
@@ -265,6 +272,10 @@ def unsigned_high_product(a: Any, b: Any) -> int:
     return int32((unsigned(a) * unsigned(b)) >> 32)
 
 
+def unsigned_min(a: Any, b: Any) -> int:
+    return int32(min(unsigned(a), unsigned(b)))
+
+
 def byte(word: Any, start: Any) -> int:
     return int8(unsigned(word) >> int(start))
 
@@ -296,4 +307,9 @@ def PACK4(signed: bool) -> Any:  # noqa: N802
 
 def shuffle_xor(value: Any, lanes: Any) -> int:
     result: int = collective(int32(value), lambda given: [given[i ^ int(lanes)] for i in range(len(given))])
+    return result
+
+
+def count_lanes(value: Any) -> int:
+    result: int = collective(int(value), lambda given: [sum(v != 0 for v in given)] * len(given))
     return result

@@ -15,7 +15,7 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8
-from intsim.op import Elementwise, Op, Port
+from intsim.op import Elementwise, Op, Port, Tuned
 from intsim.params import Params as Base, int_type
 from intsim.registry import register
 
@@ -44,6 +44,8 @@ def examples() -> dict[str, Any]:
     }
 
 
+
+
 OP = register(
     Op(
         name="activation.table",
@@ -55,5 +57,10 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
+        tuned=(Tuned(
+                "cuda",
+                "intsim.ops.activation._cuda_table:look_up",
+                lambda p, size: p.dtype.bits == 8 and size["m"] * size["n"] > 2**12,
+            ),),
     )
 )

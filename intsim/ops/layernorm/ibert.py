@@ -18,7 +18,7 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int24, int32, unlimited
-from intsim.op import Op, Oracle, Port, Rowwise, Size
+from intsim.op import Op, Oracle, Port, Rowwise, Size, Tuned
 from intsim.ops.layernorm import LONGEST, centred
 from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register
@@ -74,6 +74,8 @@ def examples() -> dict[str, Any]:
     return made
 
 
+
+
 OP = register(
     Op(
         name="layernorm.ibert",
@@ -102,5 +104,12 @@ OP = register(
             # Half a step in the mean, and the root's floor, on rows whose norm may be as small as 1:
             bound=lambda p: 1.0,
         ),
+        tuned=(Tuned(
+                "cuda",
+                "intsim.ops.layernorm._cuda_ibert:layernorm",
+                lambda p, size: (
+                    p.dtype == int32 and size["n"] % 4 == 0 and size["n"] <= 1024 and size["m"] * size["n"] > 2**12
+                ),
+            ),),
     )
 )

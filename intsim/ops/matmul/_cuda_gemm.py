@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from intsim.backends.cuda_aligned import fill
 from intsim.backends.cuda_compile import Kernel
 from intsim.backends.cuda_intrinsics import cuda, int64, load_4, store_4, store_word
 from intsim.ops.matmul import _cuda_mma as mma, _cuda_vector as vector, _cuda_wgmma as wgmma
@@ -42,15 +43,19 @@ def by_wgmma(x: Any, out: Any, p: Any, queue: Any) -> None:
 
 
 def _fill(x: Any, out: Any, p: Any, queue: Any, unit: str) -> None:
+    fill(queue, out.acc, lambda acc: _filled(x, acc, p, queue, unit))
+
+
+def _filled(x: Any, acc: Any, p: Any, queue: Any, unit: str) -> None:
     a, b, bias = operands(x, p, queue)
     if unit == "vector":
         n = b.shape[0]
         kernel = vector.kernel(a.dtype == np.int8, b.dtype == np.int8)
-        where = a.pointer, b.pointer, out.acc.pointer, n, b.shape[1], bias.pointer
+        where = a.pointer, b.pointer, acc.pointer, n, b.shape[1], bias.pointer
         queue.launch(kernel, -(-n // vector.WARPS), 32 * vector.WARPS, *where)
     else:
-        product(queue, a, b, out.acc, (bias.pointer, 0, 0, 0), INT32, unit)
-    subtract_row_sums(queue, a, out.acc, p)
+        product(queue, a, b, acc, (bias.pointer, 0, 0, 0), INT32, unit)
+    subtract_row_sums(queue, a, acc, p)
 
 
 def operands(x: Any, p: Any, queue: Any) -> tuple[Any, Any, Any]:
@@ -132,18 +137,30 @@ def mma_tile(m: int, n: int, k: int, result: Result, multiprocessors: int) -> tu
 # -- what else runs on the GPU -----------------------------------------------------------------------
 
 
+class _NotThereError(Exception):
+    """A graph is being captured, which cannot make what is kept."""
+
+
 def _maps(queue: Any, tile: wgmma.Tile, a: Any, b: Any, result: Result) -> tuple[int, int]:
-    """Addresses of both tensor maps. They tell of addresses and sizes only, so they are kept from call to call."""
+    """Addresses of both tensor maps. They tell of addresses and sizes only, so they are kept from call to call.
+
+    Where a graph is captured that meets new addresses, a kernel in the graph writes the maps.
+    """
     m, n, k = a.shape[0], b.shape[0], a.shape[1]
+    both = wgmma.maps(tile, a.pointer, b.pointer, m, n, k, result)
 
     def made() -> Any:
-        memory = queue.empty((32,), np.int64)
-        words = [word for map_words in wgmma.maps(tile, a.pointer, b.pointer, m, n, k, result) for word in map_words]
-        queue.launch(_WRITTEN, 1, 1, memory.pointer, *words)
+        if queue.capturing:
+            raise _NotThereError
+        memory = queue.upload(np.array(both, np.int64))
+        queue.gpu.synchronize(queue.stream)  # whatever stream asks next finds them
         return memory
 
-    key = "maps", tile, result.bits, a.pointer, b.pointer, m, n, k, queue.stream
-    memory = made() if queue.capturing else queue.once(key, made)
+    try:
+        memory = queue.once(("maps", both), made)
+    except _NotThereError:
+        memory = queue.empty((2, 16), np.int64)
+        queue.launch(_WRITTEN, 1, 1, memory.pointer, *both[0], *both[1])
     return memory.pointer, memory.pointer + 128
 
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from intsim.compiling import Int, portable
-from intsim.numerics import IntType, Order, Rounding, int8, int32
-from intsim.op import Elementwise, Op, Port
+from intsim.numerics import IntType, Order, Rounding, int8, int32, uint8
+from intsim.op import Elementwise, Op, Port, Tuned
 from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle
 from intsim.params import Limit, int_type, integer, rule
 from intsim.registry import register
@@ -81,6 +81,18 @@ def examples() -> dict[str, Any]:
     return made
 
 
+def in_32_bits(p: Params) -> bool:
+    """Whether the high word of the product decides, and everything fits 32 bits, on the way to 8 bits."""
+    return bool(
+        p.dtype in (int8, uint8)
+        and p.rounding == Rounding.TIES_TO_POSITIVE
+        and (p.shift >= 33).all()
+        and (p.zero_point == p.zero_point[0]).all()
+        and (abs(p.zero_point) < 2**29).all()
+        and ((abs(2 * p.zero_point + 1) << np.maximum(p.shift - 33, 0)) < 2**30).all()
+    )
+
+
 OP = register(
     Op(
         name="requantize.single_rounding",
@@ -93,5 +105,11 @@ OP = register(
         program=Elementwise(element),
         examples=examples,
         oracle=multiplier_oracle(Params, lambda p: 0.5),
+        tuned=(
+            Tuned(
+                "cuda",
+                "intsim.ops.requantize._cuda_single_rounding:requantize",
+                lambda p, size: in_32_bits(p) and size["m"] * size["n"] > 2**12,
+            ),),
     )
 )

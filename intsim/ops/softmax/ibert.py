@@ -12,6 +12,7 @@ to 16 bits and multiplies by floor(2**32 / sum). From ``gemmlowp``: 3 constants 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32
-from intsim.op import Op, Oracle, Port, Rowwise, Size
+from intsim.op import Op, Oracle, Port, Rowwise, Size, Tuned
 from intsim.ops.softmax import LONGEST, UNSIGNED_ROUNDINGS, real_softmax
 from intsim.params import Params as Base, int_type, integer, real, rule
 from intsim.registry import register
@@ -98,6 +99,22 @@ def examples() -> dict[str, Any]:
     return made
 
 
+def _in_32_bits(p: Params, size: Mapping[str, int]) -> bool:
+    """Whether every step fits 32 bits and a row fits a warp's registers: see ``_cuda_ibert``."""
+    largest = max(p.b, p.ln2 - 1 - p.b) ** 2 + p.c
+    return (
+        p.rounding == Rounding.TOWARD_NEGATIVE
+        and p.out_bits <= 8
+        and 2 <= p.ln2
+        and 31 * p.ln2**2 < 2**32
+        and largest << p.out_bits < 2**31
+        and largest * size["n"] < 2**31
+        and size["n"] % 4 == 0
+        and size["n"] <= 1024
+        and size["m"] * size["n"] > 2**12
+    )
+
+
 OP = register(
     Op(
         name="softmax.ibert",
@@ -117,5 +134,6 @@ OP = register(
             value=lambda out, p: out / 2.0**p.out_bits,
             bound=lambda p: 0.01 + p.scale,
         ),
+        tuned=(Tuned("cuda", "intsim.ops.softmax._cuda_ibert:softmax", _in_32_bits),),
     )
 )
