@@ -55,7 +55,7 @@ class OnGpu:
             return Place(gpu, gpu.stream())
         names = [port.name for port in self.op.inputs]
         try:
-            gpu, stream = cuda_exchange.place(names[: len(arrays)], arrays)
+            gpu, stream = cuda_exchange.place(names[: len(arrays)], arrays[: len(names)])
         except ValueError as wrong:
             raise ValueError(f"{self.op.id}: {wrong}") from None
         if self._stream is not None and CAPTURE.get() is None:

@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import intsim
-from intsim.compiling import cache_folder
+from intsim.compiling import cache_folder, kernel, portable
 
 PROGRAM = """
 import numpy as np, intsim
@@ -71,3 +73,28 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.delenv("INTSIM_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder().parent == tmp_path / "xdg" / "intsim"
+
+
+@pytest.mark.compiled
+def test_a_callee_becomes_part_of_its_kernel_and_nothing_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INTSIM_CACHE_DIR", str(tmp_path))
+
+    @portable
+    def twice(x: Any) -> Any:
+        return x + x
+
+    @portable
+    def fourfold(x: Any) -> Any:
+        return twice(twice(x))
+
+    def rows(x: Any) -> None:
+        for i in range(x.size):
+            x[i] = fourfold(x[i])
+
+    made = np.arange(3)
+    kernel(rows, "test.callee")(made)
+    assert made.tolist() == [0, 4, 8]
+    assert not twice._whole.overloads, "a callee was compiled for callers in Python"  # type: ignore[attr-defined]
+    assert fourfold(5) == 20  # a test may call it all the same

@@ -172,7 +172,8 @@ def _simulated() -> bool:
 def enlarged(case: Case, lengths: Sequence[int], pairs: bool = False) -> Case | None:
     """``case`` with its values repeated over larger dimensions; None where a limit forbids it.
 
-    pairs: twice, along a leading dimension. Only indices and lengths of an array change, so that every value stays one that the case already had.
+    pairs: twice, along a leading dimension. Only places and lengths change, so that every value stays one that
+    the case already had.
     """
     op, size = case.op, {}
     free = [d for d in op.dims if d not in op.sizes or op.sizes[d].derived is None]

@@ -2,145 +2,74 @@
 
     python tests/meta/mutation.py                      every file of intsim/ops and intsim/scalar
     python tests/meta/mutation.py softmax requantize   only files whose path holds one of these words
-    python tests/meta/mutation.py --judge systems      only what the published systems notice
+    python tests/meta/mutation.py --kind rule          only mutants of this kind (may be given again)
+    python tests/meta/mutation.py --judge systems      judged by what the installed systems computed, not by golden
 
-A mutant lives in a forked process and never on disk. It is judged by what the repository holds: the
-golden outputs replayed on the spec and on the program (uncompiled), then the rows of the installed
-systems that the mutated variant states. A mutant is *killed* where one of them differs or raises.
+A mutant lives in a forked process and never on disk. What judges it follows from what it can reach:
+
+- arithmetic (the spec or the program of some op goes through it): the golden outputs of those ops, then of
+  the composites made of them, replayed on spec and program, uncompiled. With ``--judge systems``: the rows
+  of the installed wheels that those ops state, each system run once and its outputs kept.
+- a builder (host code that makes parameters or tables): the calls that the op states must still be those of
+  its golden file, and stay within the bound of its oracle.
+- a tuned kernel: drawn calls that it serves, against the spec.
+- a bound (limits, sizes, laws, oracles) reaches no result and is not run.
+
+A mutant is *killed* where something differs, raises, or does not end. Survivors that cannot be told apart
+are stated with their reason in ``equivalent.toml``; the run reports every other one, and each entry there
+that is killed or gone. Exit code 1 where there is such a one.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
+import importlib
 import importlib.abc
 import importlib.util
 import multiprocessing
 import os
+import resource
 import sys
 import time
+import tomllib
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 os.environ["NUMBA_DISABLE_JIT"] = "1"
-ROOT = Path(__file__).parents[2]
+import click
+import judges
+from mutants import ROOT, Mutant, composites_of, files, module_of, modules, mutants, op_name, role
+
 sys.path.insert(0, str(ROOT))
-FOLDERS = ("intsim/ops", "intsim/scalar")
-NOT_ARITHMETIC = {"examples", "OP", "LAWS", "__all__"}  # what only describes an op
-LIMIT = 60  # seconds for one mutant: one that loops for ever is noticed too
+STATED = Path(__file__).with_name("equivalent.toml")
+SECONDS = 8, 25  # of processor time for a mutant of one op, of many: one that loops for ever is noticed too
+MANY = 12  # ops beyond which a change is a shared function's
+MEMORY = 6 * 2**30  # bytes of addresses: one that grows for ever too
+KINDS = ("rule", "constant", "comparison", "operator", "call")
 
-COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
-ARITHMETIC = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.RShift: ast.LShift, ast.BitAnd: ast.BitOr}
-CALLS = {"minimum": "maximum", "maximum": "minimum", "min": "max", "max": "min"}
-RULES = {
-    "TOWARD_NEGATIVE": "TOWARD_ZERO",
-    "TOWARD_ZERO": "TOWARD_NEGATIVE",
-    "TIES_TO_POSITIVE": "TIES_TO_AWAY",
-    "TIES_TO_AWAY": "TIES_TO_EVEN",
-    "TIES_TO_EVEN": "TIES_TO_AWAY",
-    "TIES_TO_NEGATIVE": "TIES_TO_EVEN",
-    "WRAP": "SATURATE",
-    "SATURATE": "WRAP",
-    "FIRST": "LAST",
-    "LAST": "FIRST",
-}
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One change of one file. kind: constant, rule, comparison, operator, call."""
-
-    file: str
-    line: int
-    kind: str
-    text: str
-    source: str
-
-
-def changes(node: ast.AST) -> Iterator[tuple[str, str, ast.AST]]:
-    """(kind, what changes, the node to put in its place)."""
-    match node:
-        case ast.Constant(value=bool() | str() | float() | None):
-            return
-        case ast.Constant(value=int() as n):
-            yield "constant", f"{n} -> {n + 1}", ast.Constant(n + 1)
-            if n > 1:
-                yield "constant", f"{n} -> {n - 1}", ast.Constant(n - 1)
-        case ast.Attribute(attr=name) if name in RULES:
-            yield "rule", f"{name} -> {RULES[name]}", ast.Attribute(node.value, RULES[name], node.ctx)
-        case ast.Attribute(attr=name) if name in CALLS:
-            yield "call", f"{name} -> {CALLS[name]}", ast.Attribute(node.value, CALLS[name], node.ctx)
-        case ast.Name(id=name) if name in CALLS:
-            yield "call", f"{name} -> {CALLS[name]}", ast.Name(CALLS[name], node.ctx)
-        case ast.Compare(ops=[op]) if type(op) in COMPARE:
-            other = COMPARE[type(op)]
-            text = f"{type(op).__name__} -> {other.__name__}"
-            yield "comparison", text, ast.Compare(node.left, [other()], node.comparators)
-        case ast.BinOp(op=op) if type(op) in ARITHMETIC:
-            other = ARITHMETIC[type(op)]
-            yield "operator", f"{type(op).__name__} -> {other.__name__}", ast.BinOp(node.left, other(), node.right)
-
-
-def _arithmetic(tree: ast.Module) -> Iterator[ast.AST]:
-    """The nodes of what computes: functions and module constants, without what describes the op."""
-    for statement in tree.body:
-        match statement:
-            case ast.FunctionDef(name=name) if name not in NOT_ARITHMETIC:
-                for inner in statement.body:
-                    yield from ast.walk(inner)
-            case ast.Assign(targets=[ast.Name(id=name)]) if name not in NOT_ARITHMETIC:
-                yield from ast.walk(statement.value)
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.AST() as value) if name not in NOT_ARITHMETIC:
-                yield from ast.walk(value)
-
-
-class _Replace(ast.NodeTransformer):
-    def __init__(self, old: ast.AST, new: ast.AST) -> None:
-        self.old, self.new = old, new
-
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        if node is self.old:
-            return ast.copy_location(self.new, node)
-        return super().generic_visit(node)
-
-    visit = generic_visit
-
-
-def mutants(file: Path) -> list[Mutant]:
-    """Every mutant of one file."""
-    text = file.read_text()
-    made = []
-    count = len(list(_arithmetic(ast.parse(text))))
-    for index in range(count):
-        for change in range(2):
-            tree = ast.parse(text)
-            node = list(_arithmetic(tree))[index]
-            options = list(changes(node))
-            if change >= len(options):
-                break
-            kind, what, new = options[change]
-            source = ast.unparse(ast.fix_missing_locations(_Replace(node, new).visit(tree)))
-            made.append(Mutant(str(file.relative_to(ROOT)), getattr(node, "lineno", 0), kind, what, source))
-    return made
+Found = tuple[Mutant, str, str]  # mutant, role, what noticed it: empty where it survived
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Gives one module its mutated source."""
 
     def __init__(self, mutant: Mutant) -> None:
-        self.name = mutant.file.removesuffix(".py").replace("/", ".")
+        self.name = module_of(mutant.file)
         self.mutant = mutant
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != self.name:
             return None
-        return importlib.util.spec_from_file_location(name, ROOT / self.mutant.file, loader=self)  # type: ignore[arg-type]
+        package = [str((ROOT / self.mutant.file).parent)] if self.mutant.file.endswith("__init__.py") else None
+        return importlib.util.spec_from_file_location(
+            name,
+            ROOT / self.mutant.file,
+            loader=self,  # type: ignore[arg-type]  # a loader by its methods
+            submodule_search_locations=package,
+        )
 
     def create_module(self, spec: Any) -> None:
         return None
@@ -149,127 +78,143 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.mutant.source, self.mutant.file, "exec"), module.__dict__)
 
 
-def _golden(ops: Sequence[str]) -> str:
-    from intsim import registry
-    from intsim.execute import Prepared
-    from intsim.oracle import golden
+def forked(work: Callable[[], Any], *, seconds: int = 0) -> Any:
+    """What ``work`` gives in a process of its own; None where it dies or leaves its limits."""
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe(duplex=False)
 
-    for name in ops:
-        op = registry.get(name)
-        for case in golden.cases(op):
-            assert case.expected is not None
-            for backend in ("reference", "cpu"):
-                got = Prepared(op, case.params, backend, tuned=False).outputs(*case.inputs)
-                if any(a.tobytes() != b.tobytes() for a, b in zip(got, case.expected, strict=True)):
-                    return f"golden, {backend}"
-    return ""
+    def child() -> None:
+        if seconds:
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        theirs.send(work())
 
-
-def _systems(ops: Sequence[str]) -> str:
-    from intsim.oracle import judge
-    from intsim.oracle.adapter import load, system, systems
-
-    for name in systems():
-        if system(name).runs != "wheel":
-            continue
-        for profile in system(name).profiles or ("",):
-            adapter = load(name, profile or None)
-            served = sorted({c.op for c in adapter.capabilities()} & set(ops))
-            if served and judge.check(adapter, ops=served).exit_code:
-                return f"{name} {profile}".strip()
-    return ""
+    process = context.Process(target=child)
+    process.start()
+    theirs.close()
+    try:
+        return mine.recv()
+    except EOFError:
+        return None
+    finally:
+        process.join()
 
 
-def names() -> list[str]:
-    """The ops, from their files: what imports a variant here would keep it from being mutated."""
-    found = [f for home in ("ops", "composites") for f in (ROOT / "intsim" / home).glob("*/*.py")]
-    return sorted(f"{f.parent.name}.{f.stem}" for f in found if not f.name.startswith("_"))
-
-
-def users(file: str) -> list[str]:
-    """The ops whose golden outputs a change of ``file`` can reach: its own, or for a shared module all of them."""
-    own = file.removesuffix(".py").removeprefix("intsim/ops/").replace("/", ".")
-    if own in names():
-        return [own]
-    family = own.split(".")[0]
-    return [n for n in names() if n.startswith(f"{family}.")] or names()
-
-
-def judged(mutant: Mutant, ops: Sequence[str], by: Sequence[str]) -> str:
-    """What noticed the mutant; empty where it survived. Runs in a process of its own."""
+def judged(mutant: Mutant, judge: Callable[[], str]) -> str:
+    """What noticed the mutant. Runs in a process of its own."""
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # a mutant may say much
     sys.meta_path.insert(0, _Finder(mutant))
     warnings.simplefilter("ignore")
     try:
-        return (_golden(ops) if "golden" in by else "") or (_systems(ops) if "systems" in by else "")
+        return judge()
     except Exception as error:  # a mutant that raises is noticed
         return type(error).__name__
 
 
-def _child(mutant: Mutant, ops: Sequence[str], by: Sequence[str], pipe: Any) -> None:
-    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # a mutant may say much
-    pipe.send(judged(mutant, ops, by))
+def _needing(module: str) -> frozenset[str]:
+    """``module`` and all that import it, directly or not."""
+    users = {module}
+    while more := {m.name for m in modules().values() if {w for w, _ in m.imports.values()} & users} - users:
+        users |= more
+    return frozenset(users)
 
 
-def notice(mutant: Mutant, ops: Sequence[str], by: Sequence[str]) -> str:
-    """``judged`` in a forked process, under a time limit."""
-    context = multiprocessing.get_context("fork")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=_child, args=(mutant, ops, by, theirs))
-    process.start()
-    theirs.close()
-    try:
-        found = mine.recv() if mine.poll(LIMIT) else "time"
-    except EOFError:
-        found = "crash"
-    process.kill()
-    process.join()
+def run_file(file: str, made: Sequence[Mutant], judge: str) -> list[Found]:
+    """Judges the mutants of one file, in a process that has loaded all that none of them changes."""
+    needing = _needing(module_of(file))
+    kept: dict[str, list[bytes]] = {}
+    for name in sorted(m for m in modules() if m.startswith("intsim.scalar.") and m not in needing):
+        importlib.import_module(name)
+    importlib.import_module("intsim.oracle.golden")
+    assert module_of(file) not in sys.modules, "imported before it can be mutated"
+    found: list[Found] = []
+    for mutant in made:
+        part, ops = role((module_of(file), mutant.where))
+        ops = tuple(sorted(ops, key=lambda op: (op != op_name(module_of(file)), judges.size(op))))
+        wider = (*ops, *dict.fromkeys(c for op in ops for c in composites_of(op) if c not in ops))
+        if judge == "systems":
+            for op in wider:
+                if op not in kept:
+                    kept[op] = forked(lambda op=op: judges.record(op)) or []  # type: ignore[misc]
+            if part != "arithmetic" or not any(kept[op] for op in wider):
+                continue
+            rows = [row for op in wider for row in kept[op]]
+            work = lambda rows=rows: judges.systems(rows)  # noqa: E731
+        elif part == "arithmetic":
+            work = lambda wider=wider, ops=ops: judges.golden(wider) or judges.drawn(ops[:MANY])  # noqa: E731
+        elif part == "builder":
+            work = lambda ops=ops: judges.builders(ops)  # noqa: E731
+        elif part == "tuned":
+            work = lambda ops=ops: judges.tuned(ops)  # noqa: E731
+        else:
+            continue
+        limit = SECONDS[len(wider) > MANY]
+        noticed = forked(lambda mutant=mutant, work=work: judged(mutant, work), seconds=limit)  # type: ignore[misc]
+        found.append((mutant, part, "limits" if noticed is None else noticed))
     return found
+
+
+def stated() -> dict[tuple[str, str, str], str]:
+    """The mutants that cannot be told apart, with the reason."""
+    listed = tomllib.loads(STATED.read_text()).get("equivalent", [])
+    return {(e["file"], *m.split(": ", 1)): e["reason"] for e in listed for m in e["mutants"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*")
-    parser.add_argument("--judge", choices=("golden", "systems", "both"), default="both")
+    parser.add_argument("--judge", choices=("golden", "systems"), default="golden")
+    parser.add_argument("--kind", choices=KINDS, action="append")
     parser.add_argument("--every", type=int, default=1, help="only every n-th mutant of a file")
     given = parser.parse_args()
-    by = ("golden", "systems") if given.judge == "both" else (given.judge,)
-    files = [f for folder in FOLDERS for f in sorted((ROOT / folder).rglob("*.py")) if f.name != "__init__.py"]
-    files = [f for f in files if not given.words or any(w in str(f) for w in given.words)]
-    _preload(by)
-    total: Counter[str] = Counter()
-    start = time.perf_counter()
-    for file in files:
-        made = mutants(file)[:: given.every]
-        ops = users(str(file.relative_to(ROOT)))
-        survived = []
-        for mutant in made:
-            found = notice(mutant, ops, by)
-            total[found or "survived"] += 1
-            if not found:
-                survived.append(mutant)
-        click.echo(f"{file.relative_to(ROOT)}: {len(made) - len(survived)} of {len(made)} killed")
-        for mutant in survived:
-            click.echo(f"    survived: line {mutant.line}, {mutant.kind} {mutant.text}")
-    count = sum(total.values())
-    click.echo(f"\n{count - total['survived']} of {count} killed ({time.perf_counter() - start:.0f} s)")
-    for name, n in total.most_common():
-        click.echo(f"    {n:6} {name}")
-
-
-def _preload(by: Sequence[str]) -> None:
-    """What no mutant changes is imported once, before the forks."""
-    import numba  # noqa: F401
-    import numpy  # noqa: F401
-
+    chosen = [f for f in files() if not given.words or any(w in f for w in given.words)]
+    kinds = tuple(given.kind or KINDS)
+    importlib.import_module("numba")
     assert not any(name.startswith("intsim") for name in sys.modules), "imported before it can be mutated"
-    if "systems" in by:
-        for package in ("onnxruntime", "onnx", "torch", "transformers", "qonnx"):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                try:
-                    importlib.import_module(package)
-                except ImportError:
-                    click.echo(f"{package} is not installed: its rows notice nothing")
+    start = time.perf_counter()
+    known, score, gone, unexplained, seen = stated(), Counter[tuple[str, str, str]](), 0, 0, set()
+    for file in chosen:
+        made = [m for m in mutants(file) if m.kind in kinds][:: given.every]
+        seen |= {m.key for m in mutants(file)}
+        if not made:
+            continue
+        found: list[Found] | None = forked(lambda file=file, made=made: run_file(file, made, given.judge))
+        if found is None:
+            raise SystemExit(f"{file}: the run broke off")
+        if found:
+            click.echo(f"{file}: {sum(bool(n) for _, _, n in found)} of {len(found)} killed")
+        for mutant, part, noticed in found:
+            reason = known.get(mutant.key)
+            word = noticed.split()[0] if noticed.startswith("drawn") else "killed" if noticed else ""
+            word = word or ("stated" if reason else "survived")
+            score[part, mutant.kind, word] += 1
+            if word == "drawn" and mutant.kind in ("rule", "constant"):
+                click.echo(f"    only drawn calls ({mutant.kind}): line {mutant.line}: {mutant.change}")
+                click.echo(f"        {mutant.where}: {mutant.shown}")
+            if word == "survived":
+                unexplained += part != "tuned" or given.judge == "golden"
+                click.echo(f"    survived ({part}, {mutant.kind}): line {mutant.line}: {mutant.change}")
+                click.echo(f"        {mutant.where}: {mutant.shown}")
+            if noticed and reason and given.judge == "golden":
+                gone += 1
+                click.echo(f"    killed by {noticed}, but stated as equivalent: {mutant.where}: {mutant.shown}")
+    for key in known:
+        if key[0] in chosen and key not in seen:
+            gone += 1
+            click.echo(f"{key[0]}: there is no such mutant: {key[1]}: {key[2]}")
+    click.echo(_table(score, given.judge, time.perf_counter() - start))
+    sys.exit(1 if unexplained or gone else 0)
+
+
+def _table(score: Counter[tuple[str, str, str]], judge: str, seconds: float) -> str:
+    lines = [f"\njudged by {judge} ({seconds:.0f} s)", f"{'':24}{'golden':>8}{'drawn':>8}{'stated':>8}{'survived':>10}"]
+    for part in ("arithmetic", "builder", "tuned"):
+        for kind in KINDS:
+            row = [score[part, kind, word] for word in ("killed", "drawn", "stated", "survived")]
+            if any(row):
+                lines.append(f"{part:12}{kind:12}{row[0]:8}{row[1]:8}{row[2]:8}{row[3]:10}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,9 @@ _NUMBA = {"r": types.int32, "l": types.int64}
 _LLVM = {"r": I32, "l": I64}
 
 
-def assembly(builder: Any, text: str, takes: str, gives: str, arguments: Any, *, pure: bool, early: bool = False) -> Any:
+def assembly(
+    builder: Any, text: str, takes: str, gives: str, arguments: Any, *, pure: bool, early: bool = False
+) -> Any:
     """One inline assembly statement. takes, gives: a letter an operand, "r" int32, "l" int64, a digit the register of that result; results come first.
 
     What is not pure stays where it is and is ordered with memory. early: results are written before all

@@ -80,7 +80,9 @@ def WARP_PRODUCT(rows: int, columns: int, steps: int, a_signed: bool, b_signed: 
     16-byte chunks are swizzled by the row's last three bits; a_lane, b_lane: the offset of this lane's first row.
     """
     kinds = f"s32.{sign(a_signed)}8.{sign(b_signed)}8.s32"
-    text = f"mma.sync.aligned.m16n8k32.row.col.{kinds} {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
+    text = (
+        f"mma.sync.aligned.m16n8k32.row.col.{kinds} {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
+    )
 
     def product(builder: Any, c: list[Any], a: list[Any], b: list[Any]) -> list[Any]:
         return words(builder, assembly(builder, text, "rrrrrr0123", "rrrr", [*a, *b, *c], pure=True), 4)
@@ -169,15 +171,12 @@ barriers_visible = instruction("fence.mbarrier_init.release.cluster;")
 
 _COPY = "cp.async.bulk.tensor.{}d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [$0], [$1, {{{}}}], [$2];"
 copy_tile = instruction(_COPY.format(2, "$3, $4"), "rlrrr")
-copy_tile_by_16 = instruction(
-    "{ .reg .b32 z; mov.b32 z, 0; " + _COPY.format(5, "$3, z, z, z, $4") + " }", "rlrrr"
-)
+copy_tile_by_16 = instruction("{ .reg .b32 z; mov.b32 z, 0; " + _COPY.format(5, "$3, z, z, z, $4") + " }", "rlrrr")
 copy_bytes = instruction(
     "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $3, [$2];", "rlrr"
 )
 acquire_map = instruction("fence.proxy.tensormap::generic.acquire.gpu [$0], 128;", "l")
 store_word = instruction("st.global.u64 [$0], $1;", "ll")
-
 
 
 def tensor_map(address: int, sizes: tuple[int, ...], strides: tuple[int, ...], box: tuple[int, ...]) -> tuple[int, ...]:

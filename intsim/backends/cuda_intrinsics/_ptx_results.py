@@ -116,7 +116,9 @@ def STORE_SUMS(rows: int, columns: int, paired: bool, staged: bool) -> Any:  # n
                 there = builder.and_(exists, here)
                 _if(builder, there, store.format(at=at), "l" + "r" * width, [address, *sums])
 
-    return on_registers(4 * rows * columns, (INT64, INT64, INT32, INT32, INT32 if staged else INT64), body, writes=False)
+    return on_registers(
+        4 * rows * columns, (INT64, INT64, INT32, INT32, INT32 if staged else INT64), body, writes=False
+    )
 
 
 def ADD_SUMS(rows: int, columns: int) -> Any:  # noqa: N802

@@ -189,7 +189,9 @@ def acquire_map(address: int) -> None:
 
 
 def _copy(to: int, tensor_map: int, barrier: int, start: list[int]) -> None:
-    base, rank, *rest = map(int, np.concatenate([global_bytes(tensor_map + 8 * i, 8) for i in range(16)]).view(np.int64))
+    base, rank, *rest = map(
+        int, np.concatenate([global_bytes(tensor_map + 8 * i, 8) for i in range(16)]).view(np.int64)
+    )
     sizes, strides, box = rest[:rank], [1, *rest[5 : 4 + rank]], [rest[9] >> (12 * i) & 0xFFF for i in range(rank)]
     for row, index in enumerate(np.ndindex(*box[:0:-1])):
         at = [start[0], *(s + i for s, i in zip(start[1:], index[::-1], strict=True))]

@@ -38,7 +38,6 @@ def FROM_SHARED(count: int) -> Any:  # noqa: N802
     return from_shared
 
 
-
 def _rows(blocks: int, out: int, pitch: int, rows_left: int) -> list[tuple[int, int]]:
     return [(row, out + 8 * row * pitch) for row in range(2 * blocks) if 8 * row < rows_left]
 

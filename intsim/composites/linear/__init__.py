@@ -56,7 +56,9 @@ class LinearParams(Params):
         return cls(replace(operands, **stages["matmul"].fixed), made)  # type: ignore[call-arg]  # they declare both
 
 
-def linear(name: str, params: type[LinearParams], wire: Any, *, cites: str, wide: bool = False, tuned: tuple[Tuned, ...] = ()) -> Op:
+def linear(
+    name: str, params: type[LinearParams], wire: Any, *, cites: str, wide: bool = False, tuned: tuple[Tuned, ...] = ()
+) -> Op:
     """The op ``linear.<name>``; wide: its operands ``a`` are int16 and its results too."""
     return Op(
         name=f"linear.{name}",

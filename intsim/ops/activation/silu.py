@@ -116,6 +116,11 @@ def examples() -> dict[str, Any]:
     made["int8 to int16"] = ((every[::3],), Params.from_scales(0.06, 0.06 / 256, dtype=int16))
     made["the farthest zero points"] = ((wide,), Params.from_scales(2.0**-12, 1e-5, a_zero_point=-32768, x=int16))
     made["the other ones"] = ((wide,), Params.from_scales(2.0**-12, 1e-5, a_zero_point=32767, x=int16, dtype=unlimited))
+    for zero_point in (-32768, 0, 32767):
+        made[f"16 exactly and beyond, every bit of y, zero point {zero_point}"] = (
+            (np.array([[-32768, -32767, -1, 0, 1, 32767]], np.int16),),
+            Params(2**16, 0, 1, 0, a_zero_point=zero_point, x=int16, dtype=unlimited),
+        )
     return made
 
 

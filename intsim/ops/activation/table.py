@@ -44,8 +44,6 @@ def examples() -> dict[str, Any]:
     }
 
 
-
-
 OP = register(
     Op(
         name="activation.table",
@@ -57,10 +55,12 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
-        tuned=(Tuned(
+        tuned=(
+            Tuned(
                 "cuda",
                 "intsim.ops.activation._cuda_table:look_up",
                 lambda p, size: p.dtype.bits == 8 and size["m"] * size["n"] > 2**12,
-            ),),
+            ),
+        ),
     )
 )

@@ -85,6 +85,8 @@ def examples() -> dict[str, Any]:
     )
     ramp = np.arange(-32768, 32768, 257, dtype=np.int16).reshape(16, 16)
     table = sigmoid_table()
+    # 3 x: 639 is one below a tie of the table of slope 1, 1152 is 4.5 entries; 255 * 256 is 3 * 21760
+    beside = np.array([213, 384, 21674, 21675, 21759, 21760, 21846], np.int16)
     return {
         "a scale of 2**-12": ((x, table), Params.from_scale(2.0**-12)),
         "a scale of 2**-11": ((x, table), Params.from_scale(2.0**-11)),
@@ -94,6 +96,10 @@ def examples() -> dict[str, Any]:
         "the largest scale": ((x, table), Params.from_scale(LARGEST_SCALE)),
         "the finest scale": ((x, table), Params(1, 31)),
         "ties of the first shift": ((x, table), Params(16384, 15)),
+        "a table of slope 1: ties, beside them, and the last stretch": (
+            (np.stack([beside, -beside]), np.arange(2**15, 2**15 + 256).astype(np.uint16)),
+            Params(3, 0),
+        ),
         "a table that reaches 1": ((x, np.full(256, 65535, np.uint16)), Params(3, 0)),
     }
 

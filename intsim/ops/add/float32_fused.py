@@ -75,8 +75,8 @@ def element(i: Int, j: Int, x: Any, p: Any) -> Int:
 
 
 def examples() -> dict[str, Any]:
-    a = np.array([[-128, -1, 0, 1, 5, 127, 127, 3]], np.int8)
-    b = np.array([[-128, 1, 0, 3, -6, 127, -128, -3]], np.int8)
+    a = np.array([[-128, -1, 0, 1, 5, 127, 127, 3, 2, -2, 22, 26]], np.int8)
+    b = np.array([[-128, 1, 0, 3, -6, 127, -128, -3, 0, 0, 0, 0]], np.int8)
     odd: dict[str, Any] = {"a_zero_point": 5, "b_zero_point": 131, "a": uint8, "b": uint8, "dtype": uint8}
     thirds = np.arange(-128, 128).astype(np.int8)[None]
     return {

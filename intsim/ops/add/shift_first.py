@@ -59,6 +59,14 @@ def examples() -> dict[str, Any]:
     fields: dict[str, Any] = {"left_shift": 15, "a": int16, "b": int16, "dtype": int16}
     return {
         "powers of two: ties": ((wide, back), Params.from_scales(0.25, 0.5, 1.0, **fields)),
+        "halves of odd terms: ties of each product": (
+            (wide, np.zeros_like(wide)),
+            Params(2**30, 46, 2**30, 46, 2**31 - 1, 31, **fields),
+        ),
+        "zero points": (
+            (np.array([[-128, -1, 0, 127]], np.int8), np.array([[5, 127, -128, 3]], np.int8)),
+            Params.from_scales(0.1, 0.07, 0.13, a_zero_point=-5, b_zero_point=3, zero_point=-7),
+        ),
         "ordinary scales": ((wide, back), Params.from_scales(0.001, 0.002, 0.003, **fields)),
         "a scale so small that its term is cut first": ((wide, back), Params.from_scales(0.5, 0.7e-5, 0.6, **fields)),
         "a result that rescaled gives otherwise": (

@@ -77,7 +77,11 @@ def examples() -> dict[str, Any]:
     a = np.array([[-128, -1, 0, 1, 5, 127, 127, -3]], np.int8)
     b = np.array([[-128, 1, 0, 3, -6, 127, -128, 0]], np.int8)
     return {
-        "powers of two: ties": ((a, b), Params.from_scales(0.25, 0.5, 1.0)),
+        "powers of two": ((a, b), Params.from_scales(0.25, 0.5, 1.0)),
+        "ties on both sides of zero, even and odd": (
+            (np.array([[2, -2, 6, -6, 0, 1]], np.int8), np.array([[0, 0, 0, 0, -3, 3]], np.int8)),
+            Params.from_scales(0.25, 0.5, 1.0, zero_point=1),
+        ),
         "zero points": ((a, b), Params.from_scales(0.1, 0.07, 0.13, a_zero_point=-5, b_zero_point=3, zero_point=-7)),
         "the largest ratio beside the smallest": ((a, b), Params.from_scales(255.9, 2.0**-10, 1.0, dtype=unlimited)),
         "unsigned": (

@@ -74,8 +74,6 @@ def examples() -> dict[str, Any]:
     return made
 
 
-
-
 OP = register(
     Op(
         name="layernorm.ibert",
@@ -104,12 +102,14 @@ OP = register(
             # Half a step in the mean, and the root's floor, on rows whose norm may be as small as 1:
             bound=lambda p: 1.0,
         ),
-        tuned=(Tuned(
+        tuned=(
+            Tuned(
                 "cuda",
                 "intsim.ops.layernorm._cuda_ibert:layernorm",
                 lambda p, size: (
                     p.dtype == int32 and size["n"] % 4 == 0 and size["n"] <= 1024 and size["m"] * size["n"] > 2**12
                 ),
-            ),),
+            ),
+        ),
     )
 )

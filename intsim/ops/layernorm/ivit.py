@@ -85,6 +85,8 @@ def examples() -> dict[str, Any]:
     made["ten steps do not reach the root of v = 1013, 5000; nor of the largest"] = ((slow,), Params(x=int24))
     made["no step: std is 2**16"] = ((x,), Params(steps=0))
     made["sixteen steps reach a root of 1"] = ((x,), Params(steps=16))
+    small = np.array([[0, -1, 1], [-1, 1, 1]], np.int16)  # v = 2 and 3
+    made["a root of 1, on both sides of zero"] = ((small,), Params(steps=16))
     return made
 
 

@@ -106,6 +106,8 @@ def examples() -> dict[str, Any]:
     made["extreme, zero, one spike, ordinary"] = ((x,), Params.from_gamma(1.0, 2.0**-5, n=4))
     made["a gain for each channel, of either sign and to the ends; saturates"] = ((x,), Params(gains, 20, dtype=int16))
     made["the largest shift and eps"] = ((x,), Params(gains, 31, 2**45, dtype=int16))
+    even = np.array([[2, 2, 1, 1], [5, 3, 2, 1]], np.int16)
+    made["sums of an even number of bits, every bit of the quotients"] = ((even,), Params(gains, 0, dtype=unlimited))
     made["no shift: the widest quotients"] = ((x,), Params(gains, 0, dtype=unlimited))
     made["int8 with zero points"] = (
         (byte,),

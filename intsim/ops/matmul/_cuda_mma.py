@@ -89,7 +89,10 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
     clear, copies_left = ZERO(registers), COPIES_LEFT(stages - 2)
     product = WARP_PRODUCT(row_blocks, column_blocks, 4 // slices, a_signed, b_signed)
     to_shared, from_shared = TO_SHARED(registers), FROM_SHARED(registers)
-    store_sums, add_sums = STORE_SUMS(row_blocks, column_blocks, result.paired, False), ADD_SUMS(row_blocks, column_blocks)
+    store_sums, add_sums = (
+        STORE_SUMS(row_blocks, column_blocks, result.paired, False),
+        ADD_SUMS(row_blocks, column_blocks),
+    )
     store_quantized = STORE_QUANTIZED(row_blocks, column_blocks, 1, result.signed, False)
 
     def gemm(
@@ -116,7 +119,9 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
         a_from = a + int64(top + row) * k + k_first + chunk
         column = row
         if quantized:  # rows of B in the order that leaves a lane neighbouring columns: see STORE_QUANTIZED
-            column = int32((row & -warp_columns) + ((row & 7) >> 1) * run + 2 * ((row & (warp_columns - 1)) >> 3) + (row & 1))
+            column = int32(
+                (row & -warp_columns) + ((row & 7) >> 1) * run + 2 * ((row & (warp_columns - 1)) >> 3) + (row & 1)
+            )
         b_from = b + int64(left + column) * k + k_first + chunk
 
         # what this warp multiplies: slice ``piece`` of the depth, of its part of the tile
@@ -174,14 +179,26 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
             first = int32(left + warp_left + (lane & 3) * run)
             to_out = out + int64(first_row) * n + first
             ahead4 = int64(first) * 4
-            store_quantized(acc, to_out, n, int32(rows - first_row), int32(columns - first), added + ahead4, multiplier + ahead4, shift + first, int32(zero))
+            store_quantized(
+                acc,
+                to_out,
+                n,
+                int32(rows - first_row),
+                int32(columns - first),
+                added + ahead4,
+                multiplier + ahead4,
+                shift + first,
+                int32(zero),
+            )
         else:
             first = int32(left + warp_left + (lane & 3) * 2)
             to_out = out + (int64(first_row) * n + first) * 4
             if adding:
                 add_sums(acc, to_out, n * 4, int32(rows - first_row), int32(columns - first))
             else:
-                store_sums(acc, to_out, n * 4, int32(rows - first_row), int32(columns - first), added + int64(first) * 4)
+                store_sums(
+                    acc, to_out, n * 4, int32(rows - first_row), int32(columns - first), added + int64(first) * 4
+                )
 
     shape = f"{tile_rows}x{tile_columns}_{down}x{across}x{slices}_{stages}"
     name = f"gemm_mma_{shape}_{'s' if a_signed else 'u'}{'s' if b_signed else 'u'}_{result}"

@@ -29,7 +29,9 @@ def _tile(x: Any, out: Any, p: Any, depth: int) -> None:
     for first in range(0, depth, 16):
         k = first + across
         row = left + down  # of B
-        a_piece[down, across] = load(x.a, i, k, p.a, p.nibbles) - p.a_zero_point if i < x.a.shape[0] and k < depth else 0
+        a_piece[down, across] = (
+            load(x.a, i, k, p.a, p.nibbles) - p.a_zero_point if i < x.a.shape[0] and k < depth else 0
+        )
         b_piece[down, across] = (
             load(x.b, row, k, p.b, p.nibbles) - p.b_zero_point[row] if row < x.b.shape[0] and k < depth else 0
         )

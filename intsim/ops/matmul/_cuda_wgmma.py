@@ -159,7 +159,9 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
                         else:
                             barrier_expect(barrier, int32(stage_bytes))
                         copy_tile(to, a_map, barrier, int32(turn * deep), top)
-                        load_b(int32(to + a_bytes), b_map, barrier, int32(turn * deep), unsigned_div(left, int32(b_unit)))
+                        load_b(
+                            int32(to + a_bytes), b_map, barrier, int32(turn * deep), unsigned_div(left, int32(b_unit))
+                        )
                         turn = int32(turn + 1)
                         stage = int32(stage + 1)
                         if stage == stages:
@@ -210,7 +212,9 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
                 else:
                     aside = int32((lane & 3) * 2)
                     to_out = out + (int64(row) * n + left + aside) * 4
-                    store_sums(acc, to_out, n * 4, int32(rows - row), int32(columns - left - aside), int32(at + 4 * aside))
+                    store_sums(
+                        acc, to_out, n * 4, int32(rows - row), int32(columns - left - aside), int32(at + 4 * aside)
+                    )
                 slot = int32(slot + 1) if slot < stages else int32(0)
                 index = int32(index + blocks)
 

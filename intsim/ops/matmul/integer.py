@@ -132,12 +132,8 @@ OP = register(
         tuned=(
             Tuned(
                 "cpu",
-                "intsim.ops.matmul._cpu_blas:matmul",
-                lambda p, size: (
-                    p.overflow == Overflow.WRAP
-                    and min(p.a.bits, p.b.bits) > 4
-                    and _large(size)
-                ),
+                "intsim.ops.matmul._cpu_integer:matmul",
+                lambda p, size: p.overflow == Overflow.WRAP and _large(size),
             ),
             Tuned(
                 "cpu",

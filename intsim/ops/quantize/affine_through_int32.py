@@ -61,7 +61,7 @@ def examples() -> dict[str, Any]:
     ties = np.arange(-12, 13, dtype=np.float32)[None] * np.float32(0.25)
     one = np.ones((1, 1), np.float32)
     last = np.float32(2.0**31 - 128)
-    edge = [np.inf, -np.inf, 2.0**31, -(2.0**31), last, -last, 1e-45, 0.0, -0.0, 3.0]
+    edge = [np.inf, -np.inf, 3 * 2.0**30, -3 * 2.0**30, 2.0**31, -(2.0**31), last, -last, 1e-45, 0.0, -0.0, 3.0]
     wild = np.array([edge], np.float32)
     made: dict[str, Any] = {"ties with an odd zero point": ((ties, one / 2, np.array([[-5]], np.int32)), Params())}
     for zero_point in (-5, 0, 5):

@@ -335,6 +335,14 @@ def examples() -> dict[str, Any]:
     for name, preset in presets.items():
         for bits in (4, 8):
             made[f"{name}, {bits} bits"] = ((rows,), preset(bits))
+    halves = np.array([[-0.5, 14.5, 0], [-2.5, 12.5, 1], [-1.5, 13.5, 7], [0.5, 15.5, 4]], np.float32)
+    made["offsets that are ties of the steps"] = ((halves,), Params(15, Step.DIVIDE, Offset.SNAPPED, dtype=uint8))
+    for steps, last in ((95, 16553743), (403, 10786575)):  # with the epsilon: a tie of float32 after the division
+        tie = (np.array([[0, last * 2.0**-69]], np.float32),)
+        made[f"one unit of the epsilon decides, {steps} steps"] = (
+            tie,
+            Params(steps, Step.DIVIDE, Offset.LEAST, Epsilon.FLOAT64, uint8),
+        )
     made["17 codes of 4 bits"] = ((np.arange(17, dtype=np.float32)[None] * 0.37,), Params.fake_asymmetric(4))
     for step in Step:
         for offset in Offset:

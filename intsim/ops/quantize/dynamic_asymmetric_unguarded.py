@@ -98,13 +98,18 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
 def examples() -> dict[str, Any]:
     ties = [[-1, 0.5, 254, 1.5, -0.5], [0.1, 0.2, 0.3, 0.7, 0.9], [-1, -2, -3, -4, -0.5]]
     nothing = np.array([[0, 0, -0.0]], np.float32)
-    tiny = np.array([[1e-45, -1e-45, 0], [1e-44, 0, 1e-45], [-1e-44, -0.0, -1e-45], [1.8e-43, 0, 9e-44]], np.float32)
+    tiny = [[1e-45, -1e-45, 0], [1e-44, 0, 1e-45], [-1e-44, -0.0, -1e-45], [1.8e-43, 0, 9e-44]]
+    tiny += [[-1e-45, -0.0, 0], [1e-45, 0, 0]]
     return {
         "ties; positive; negative": ((np.array(ties, np.float32),), Params()),
+        "zero points that are ties: 0.5 and 2.5": (
+            (np.array([[-0.5, 254.5, 0, 1, 3], [-2.5, 252.5, 0, 1, 3]], np.float32),),
+            Params(),
+        ),
         "an infinite range": ((np.array([[2e38, -2e38, 1, 0, 9]], np.float32),), Params()),
         "no range": ((nothing,), Params()),
         "no range, the reference evaluator": ((nothing,), Params(ONE_OVER_255)),
-        "ranges so small that the scale is 0, and the smallest that is not": ((tiny,), Params()),
+        "ranges so small that the scale is 0, and the smallest that is not": ((np.array(tiny, np.float32),), Params()),
     }
 
 

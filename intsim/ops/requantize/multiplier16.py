@@ -59,6 +59,10 @@ def examples() -> dict[str, Any]:
             (np.array([[2**31 - 1, 2**31, -(2**31), -(2**31) - 1]], np.int64),),
             Params(2**30, 30),
         ),
+        "the multiplier's own ties: 5.5, 6.5, and beside one": (
+            (np.array([[1000, 1000, 1000, 1000]], np.int64),),
+            Params([(5 << 16) + 2**15, (6 << 16) + 2**15, (5 << 16) + 2**15 - 1, (5 << 16) + 2**14], 16, dtype=int32),
+        ),
         "the multiplier rounds up to 2**15 and is held at 2**15 - 1": ((acc,), Params(2**31 - 1, 46, dtype=int32)),
     }
 

@@ -65,6 +65,7 @@ def examples() -> dict[str, Any]:
         f"ties at 1/16, {r.name}": ((ties,), Params(1, 0, 4, rounding=r))
         for r in (Rounding.TOWARD_NEGATIVE, Rounding.TIES_TO_POSITIVE)
     }
+    made["ties at 1/2"] = ((ties,), Params(1, 0, 1))
     made["a bias before the rounding, odd zero point"] = ((ties,), Params(3, 5, 4, zero_point=-7))
     made["an offset"] = ((ties,), Params(-2, 1, 3, offset=128))
     made["per channel, no shift"] = ((np.tile(ties[:, 4:7], (2, 1)),), Params([1, -1, 2**31 - 1], [0, 7, -9]))

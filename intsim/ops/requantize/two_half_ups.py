@@ -55,6 +55,7 @@ def examples() -> dict[str, Any]:
     acc = np.array([[-505, -504, -24, -8, -1, 0, 1, 8, 24, 504, 505, 2**31 - 1, -(2**31)]], np.int32)
     return {
         "the value that is not rounded to nearest: -505/16": ((acc,), Params(2**30, 34)),
+        "a left shift by one": ((acc,), Params(2**30, 30, dtype=int32)),
         "a left shift wraps": ((acc,), Params(2**30, 28, dtype=int32)),
     }
 

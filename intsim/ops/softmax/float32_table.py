@@ -96,13 +96,16 @@ def examples() -> dict[str, Any]:
     stop = np.array([1, 3, 5], np.int32)
     ramp = np.tile(np.arange(-128, 128, 4, dtype=np.int8), (2, 1))
     equal, ends = np.zeros((16, 16), np.int8), np.arange(1, 17, dtype=np.int32)
+    halves = np.zeros(256, np.uint32)
+    halves[1:3] = np.array([129 / 256, 127 / 256], np.float32).view(np.uint32)
     quarter = np.full(256, 0x3E80_0000, np.uint32)
     return {
         "an ordinary scale": ((q, table(0.05)), Params()),
         "a ramp": ((ramp, table(0.011)), Params()),
         "exponentials that underflow": ((q, table(2.0)), Params()),
         "masked": ((q, table(0.3), stop), Params()),
-        "totals from 1 to 16: ties away from zero": ((equal, table(0.1), ends), Params()),
+        "64.5 and 63.5: ties away from zero": ((np.array([[2, 1, 0]], np.int8), halves), Params()),
+        "totals from 1 to 16": ((equal, table(0.1), ends), Params()),
         "a total that float32 rounds": ((ramp, quarter - np.arange(256, dtype=np.uint32)), Params(dtype=int16)),
         "unsigned": ((q.view(np.uint8), table(0.0713)), Params(q=uint8, dtype=uint8)),
     }

@@ -128,10 +128,8 @@ def examples() -> dict[str, Any]:
             (q[:, :1].view(np.uint8), table(0.1, 1)),
             Params.from_scales(0.1, 1 / 256, zero_point=3, **unsigned),
         ),
-        "ties": (
-            (q[:, :2], np.ones(256, np.float32)),
-            Params(3, zero_point=1),
-        ),
+        "1.5": ((q[:, :2], np.ones(256, np.float32)), Params(3, zero_point=1)),
+        "2.5: ties to even": ((np.zeros((1, 2), np.int8), np.ones(256, np.float32)), Params(5, zero_point=1)),
     }
 
 
