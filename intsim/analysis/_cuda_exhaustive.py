@@ -8,30 +8,44 @@ from typing import Any
 import numpy as np
 
 from intsim.backends.cuda_compile import Kernel
-from intsim.backends.cuda_intrinsics import cuda
+from intsim.backends.cuda_intrinsics import cuda, int32, int64
 from intsim.records import fields_class
 
 
-def comparison(one: Any, p: Any, other: Any, r: Any) -> Kernel:
-    """``f(found, low, high)``: found[0] += the number of accumulators for which the elements differ, found[1] the least."""
-    word = np.int32
-    fields = fields_class("acc")
+def comparison(one: Any, p: Any, other: Any, r: Any, *, least: bool) -> Kernel:
+    """``f(found, low, high)``: adds to found[0] on how many accumulators of [low, high] the elements differ.
 
-    def compare(found: Any, low: int, high: int) -> None:
+    least: takes found[1] down to the least of them instead; apart, because counting alone is faster.
+    """
+    word, fields = np.int32, fields_class("acc")
+
+    def count(found: Any, low: int, high: int) -> None:
+        acc = cuda.local.array((1, 1), word)
+        step = np.int64(cuda.gridDim.x) * cuda.blockDim.x
+        first = low + np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
+        turns, stride = int32((high - first) // step + 1), int32(step)
+        at, differ = int32(first), int32(0)
+        while turns > 0:
+            acc[0, 0] = at
+            x = fields(acc)
+            if one(0, 0, x, p) != other(0, 0, x, r):
+                differ = int32(differ + 1)
+            at, turns = int32(at + stride), int32(turns - 1)
+        if differ > 0:
+            cuda.atomic.add(found, 0, int64(differ))
+
+    def lowest(found: Any, low: int, high: int) -> None:
         acc = cuda.local.array((1, 1), word)
         step = np.int64(cuda.gridDim.x) * cuda.blockDim.x
         at = low + np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
-        count, least = np.int64(0), np.int64(2147483648)
         while at <= high:
             acc[0, 0] = at
             x = fields(acc)
             if one(0, 0, x, p) != other(0, 0, x, r):
-                count += 1
-                least = min(least, at)
+                cuda.atomic.min(found, 1, at)
+                return
             at += step
-        if count > 0:
-            cuda.atomic.add(found, 0, count)
-            cuda.atomic.min(found, 1, least)
 
-    said = f"{one.__module__} {p} {other.__module__} {r}"
-    return Kernel(compare, f"exhaustive_{hashlib.sha256(said.encode()).hexdigest()[:24]}", launch_bounds=256)
+    said = f"{least} {one.__module__} {p} {other.__module__} {r}"
+    name = f"exhaustive_{hashlib.sha256(said.encode()).hexdigest()[:24]}"
+    return Kernel(lowest if least else count, name, launch_bounds=256)

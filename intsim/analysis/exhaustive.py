@@ -31,15 +31,18 @@ def differences(
     from intsim.backends.cuda_arrays import driver
     from intsim.backends.cuda_queue import Queue
 
-    kernel = comparison(*_program(*one), *_program(*other))
+    forms = *_program(*one), *_program(*other)
     gpu = driver().current()
-    stream = gpu.stream()
-    queue = Queue(gpu, stream, None, None, {}, "")
+    queue = Queue(gpu, gpu.stream(), None, None, {}, "")
     found = queue.upload(np.array([0, HIGHEST + 1], np.int64))
     threads = 256 if high - low > 2**20 else 32
-    queue.launch(kernel, min(16 * gpu.multiprocessors, (high - low) // threads + 1), threads, found, low, high)
+    blocks = min(16 * gpu.multiprocessors, (high - low) // threads + 1)
+    queue.launch(comparison(*forms, least=False), blocks, threads, found, low, high)
+    if found.to_host()[0] == 0:
+        return 0, None
+    queue.launch(comparison(*forms, least=True), blocks, threads, found, low, high)
     count, least = found.to_host().tolist()
-    return count, least if count else None
+    return count, least
 
 
 def _program(name: str, p: Params) -> tuple[Any, Any]:

@@ -36,7 +36,6 @@ def _in_one_kernel(p: Params, size: Mapping[str, int]) -> bool:
     """8-bit and 4-bit operands, no zero points of weights, 64 n columns, and a requantization in 32 bits."""
     return bool(
         size["n"] % 64 == 0
-        and size["m"] * size["n"] * size["k"] > 2**14
         and max(p.matmul.a.bits, p.matmul.b.bits) <= 8
         and not p.matmul.b_zero_point.any()
         and requantize.in_32_bits(p.requantize)

@@ -106,9 +106,7 @@ OP = register(
             Tuned(
                 "cuda",
                 "intsim.ops.layernorm._cuda_ibert:layernorm",
-                lambda p, size: (
-                    p.dtype == int32 and size["n"] % 4 == 0 and size["n"] <= 1024 and size["m"] * size["n"] > 2**12
-                ),
+                lambda p, size: p.dtype == int32 and size["n"] % 4 == 0 and size["n"] <= 1024,
             ),
         ),
     )

@@ -69,7 +69,7 @@ _wide_rows = Kernel(_widen)
 @cache
 def _unpacked_rows(signed: bool, high_first: bool) -> Kernel:
     """``f(packed, made, rows, k)``: rows of (k + 1) // 2 bytes of two elements become rows of bytes."""
-    first_even, last_even = (0x4051, 0x6273) if high_first else (0x5140, 0x7362)  # bytes of (low, high) in order
+    first_even, last_even = (0x1504, 0x3726) if high_first else (0x5140, 0x7362)  # bytes of (low, high) in order
 
     def unpack(packed: int, made: int, rows: int, k: int) -> None:
         at = int64(cuda.blockIdx.x) * 256 + cuda.threadIdx.x

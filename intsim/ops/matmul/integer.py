@@ -141,11 +141,11 @@ OP = register(
                 lambda p, size: p.overflow == Overflow.WRAP and min(p.a.bits, p.b.bits) > 4,
                 leading=True,
             ),
-            Tuned("cuda", "intsim.ops.matmul._cuda_gemm:best", lambda p, size: _bytes(p, size) and _large(size)),
+            Tuned("cuda", "intsim.ops.matmul._cuda_gemm:best", _bytes),
+            Tuned("cuda", "intsim.ops.matmul._cuda_tile:matmul", lambda p, size: True),
             Tuned("cuda", "intsim.ops.matmul._cuda_gemm:by_vector", lambda p, size: _bytes(p, size) and size["m"] == 1),
             Tuned("cuda", "intsim.ops.matmul._cuda_gemm:by_mma", _bytes),
             Tuned("cuda", "intsim.ops.matmul._cuda_gemm:by_wgmma", _bytes, capability=(9, 0)),
-            Tuned("cuda", "intsim.ops.matmul._cuda_tile:matmul", lambda p, size: True),
         ),
     )
 )

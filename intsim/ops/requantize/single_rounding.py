@@ -109,7 +109,7 @@ OP = register(
             Tuned(
                 "cuda",
                 "intsim.ops.requantize._cuda_single_rounding:requantize",
-                lambda p, size: in_32_bits(p) and size["m"] * size["n"] > 2**12,
+                lambda p, size: in_32_bits(p),
             ),
         ),
     )

@@ -34,59 +34,71 @@ from intsim.backends.cuda_intrinsics import (
 WARPS = 8
 
 
+def rows_a_warp(pieces: int) -> int:
+    return max(1, 4 // pieces)
+
+
 @cache
 def _kernel(pieces: int, bits: int) -> Kernel:
-    """``f(q, stop, out, m, n, ln2, inverse, b, c, out_bits)``: rows of up to 128 ``pieces``, n a multiple of 4."""
+    """``f(q, stop, out, m, n, ln2, inverse, b, c, out_bits)``: rows of up to 128 ``pieces``, n a multiple of 4.
+
+    A warp has several short rows, so that it has as much under way as with one long row.
+    """
+    rows = rows_a_warp(pieces)
     count, lowest, load, pack4 = 4 * pieces, -(2**31), LOAD_FOUR(bits), PACK4(False)
-    width, warps = bits // 8, WARPS
+    width, warps, held = bits // 8, WARPS, count * rows
 
     def softmax(
         q: int, stop: int, out: int, m: int, n: int, ln2: int, inverse: int, b: int, c: int, out_bits: int
     ) -> None:
         thread = int32(cuda.threadIdx.x)
-        row, lane = int64(cuda.blockIdx.x) * warps + (thread >> 5), int32((thread & 31) * 4)
-        if row < m:
-            columns, seen = int32(n), load_4(stop + 4 * row)
-            x = cuda.local.array(count, int32)
-            for i in range(pieces):
-                first = int32(128 * i + lane)
-                x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3] = lowest, lowest, lowest, lowest
-                if first < columns:
-                    x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3] = load(q + (row * n + first) * width)
-            if seen < 128 * pieces:
-                for i in range(count):
-                    if (i >> 2) * 128 + lane + (i & 3) >= seen:
-                        x[i] = lowest
-            top = int32(x[0])
-            for i in range(1, count):
-                top = int32(max(top, x[i]))
-            top = warp_max(top)
+        top_row = (int64(cuda.blockIdx.x) * warps + (thread >> 5)) * rows
+        lane, columns = int32((thread & 31) * 4), int32(n)
+        x = cuda.local.array(held, int32)
+        if top_row < m:
+            for r in range(rows):
+                row = min(top_row + r, m - 1)  # the last one may be done more than once
+                for i in range(r * pieces, (r + 1) * pieces):
+                    first = int32(128 * (i - r * pieces) + lane)
+                    x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3] = lowest, lowest, lowest, lowest
+                    if first < columns:
+                        x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3] = load(q + (row * n + first) * width)
             step, by, base, extra = int32(ln2), int32(inverse), int32(b), int32(c)
-            farthest = int32(31 * step)
-            total = int32(0)
-            for i in range(count):
-                d = unsigned_min(int32(top - int64(x[i])), farthest)
-                z = unsigned_high_product(d, by)
-                r = int32(int32(z * step) - d + base)
-                x[i] = unsigned_shift(int32(int32(r * r) + extra), z)
-            if seen < 128 * pieces:
-                for i in range(count):
-                    if (i >> 2) * 128 + lane + (i & 3) >= seen:
-                        x[i] = 0
-            for i in range(count):
-                total = int32(total + x[i])
-            total = warp_sum(total)
-            reciprocal = unsigned_div(int32(-1), total)
-            shift, most = int32(out_bits), int32((1 << out_bits) - 1)
-            for i in range(pieces):
-                for j in range(4 * i, 4 * i + 4):
-                    scaled = int32(int32(x[j]) << shift)
+            farthest, shift, most = int32(31 * step), int32(out_bits), int32((1 << out_bits) - 1)
+            for r in range(rows):
+                row, start = min(top_row + r, m - 1), r * count
+                seen = load_4(stop + 4 * row)
+                if seen < 128 * pieces:
+                    for i in range(count):
+                        if (i >> 2) * 128 + lane + (i & 3) >= seen:
+                            x[start + i] = lowest
+                top = int32(x[start])
+                for i in range(start + 1, start + count):
+                    top = int32(max(top, x[i]))
+                top = warp_max(top)
+                for i in range(start, start + count):
+                    d = unsigned_min(int32(top - int64(x[i])), farthest)
+                    z = unsigned_high_product(d, by)
+                    s = int32(int32(z * step) - d + base)
+                    x[i] = unsigned_shift(int32(int32(s * s) + extra), z)
+                if seen < 128 * pieces:
+                    for i in range(count):
+                        if (i >> 2) * 128 + lane + (i & 3) >= seen:
+                            x[start + i] = 0
+                total = int32(0)
+                for i in range(start, start + count):
+                    total = int32(total + x[i])
+                total = warp_sum(total)
+                reciprocal = unsigned_div(int32(-1), total)
+                for i in range(start, start + count):
+                    scaled = int32(int32(x[i]) << shift)
                     quotient = unsigned_high_product(scaled, reciprocal)
                     rest = int32(scaled - int32(quotient * total))
-                    x[j] = min(int32(quotient + 1) if rest >= total else quotient, most)
-                first = int32(128 * i + lane)
-                if first < columns:
-                    store_4(out + row * n + first, pack4(x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]))
+                    x[i] = min(int32(quotient + 1) if rest >= total else quotient, most)
+                for i in range(pieces):
+                    first, at = int32(128 * i + lane), start + 4 * i
+                    if first < columns:
+                        store_4(out + row * n + first, pack4(x[at], x[at + 1], x[at + 2], x[at + 3]))
 
     softmax.__name__ = softmax.__qualname__ = f"softmax_ibert_{bits}_{pieces}"
     return Kernel(softmax, launch_bounds=32 * warps)
@@ -96,10 +108,11 @@ def softmax(x: Any, out: Any, p: Any, queue: Any) -> None:
     """Fills ``out.probability``."""
     m, n = x.q.shape
     q, kernel = aligned(x.q), _kernel(-(-n // 128), 8 * x.q.dtype.itemsize)
+    blocks = -(-m // (WARPS * rows_a_warp(-(-n // 128))))
     inverse = -(-(2**32) // p.ln2)
 
     def work(probability: Any) -> None:
         where = q.pointer, x.stop.pointer, probability.pointer, m, n
-        queue.launch(kernel, -(-m // WARPS), 32 * WARPS, *where, p.ln2, inverse, p.b, p.c, p.out_bits)
+        queue.launch(kernel, blocks, 32 * WARPS, *where, p.ln2, inverse, p.b, p.c, p.out_bits)
 
     fill(queue, out.probability, work)

@@ -105,13 +105,12 @@ def _in_32_bits(p: Params, size: Mapping[str, int]) -> bool:
     return (
         p.rounding == Rounding.TOWARD_NEGATIVE
         and p.out_bits <= 8
-        and 2 <= p.ln2
+        and p.ln2 >= 2
         and 31 * p.ln2**2 < 2**32
         and largest << p.out_bits < 2**31
         and largest * size["n"] < 2**31
         and size["n"] % 4 == 0
         and size["n"] <= 1024
-        and size["m"] * size["n"] > 2**12
     )
 
 
