@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from cuda_callers import usable
 from intsim.cli import main
 from intsim.numerics import Rounding
 from intsim.oracle import evidence, evidence_tables
@@ -36,6 +37,14 @@ def test_the_call_from_python_prints_what_its_comment_says() -> None:
     with contextlib.redirect_stdout(printed):
         exec(PYTHON[1], {})  # the README's own text
     assert f"# {printed.getvalue().strip()}" in PYTHON[1]
+
+
+@pytest.mark.skipif(not usable(), reason="needs Numba's simulator or a GPU: the uncompiled job simulates it")
+def test_the_call_on_a_gpu_prints_what_its_comment_says() -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(PYTHON[2], {})  # the README's own text
+    assert f"# {printed.getvalue().strip()}" in PYTHON[2]
 
 
 def test_the_rounding_table_has_every_rule_once() -> None:

@@ -104,6 +104,13 @@ def stream_of(a: Any, index: int) -> int:
     return LEGACY_STREAM if said is None else int(said)
 
 
+def allocator(a: Any) -> str:
+    """The library whose memory ``a`` is."""
+    while isinstance(a, DeviceArray):
+        a = a.owner
+    return kind(a)
+
+
 def _torch_stream(index: int) -> int:
     torch = sys.modules["torch"]
     quick = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # 0.2 us, where the public way takes 4

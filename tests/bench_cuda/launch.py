@@ -1,6 +1,6 @@
 """What a launch costs: one op and a small model, called, frozen, and in a CUDA graph. Needs a GPU and PyTorch.
 
-python tests/bench/cuda_launch.py
+python tests/bench_cuda/launch.py
 """
 
 from __future__ import annotations
