@@ -20,26 +20,26 @@ __all__ = [
     "copy_16",
     "count_lanes",
     "high_product",
+    "int8",
     "int32",
     "int64",
-    "int8",
-    "load_16",
     "load_4",
     "load_8",
+    "load_16",
     "load_u8",
     "permute",
     "read_4",
     "shared_address",
-    "shared_load_16",
     "shared_load_4",
+    "shared_load_16",
     "shared_load_u8",
-    "shared_store_16",
     "shared_store_4",
+    "shared_store_16",
     "shuffle_xor",
     "store_1",
-    "store_16",
     "store_4",
     "store_8",
+    "store_16",
     "unsigned_div",
     "unsigned_high_product",
     "unsigned_min",
@@ -57,7 +57,9 @@ _LLVM = {"r": I32, "l": I64}
 def assembly(
     builder: Any, text: str, takes: str, gives: str, arguments: Any, *, pure: bool, early: bool = False
 ) -> Any:
-    """One inline assembly statement. takes, gives: a letter an operand, "r" int32, "l" int64, a digit the register of that result; results come first.
+    """One inline assembly statement; results come first among the operands.
+
+    takes, gives: a letter an operand, "r" int32 and "l" int64; a digit is the register of that result.
 
     What is not pure stays where it is and is ordered with memory. early: results are written before all
     operands have been read.

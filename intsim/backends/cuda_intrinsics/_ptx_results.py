@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from llvmlite import ir
 
-from intsim.backends.cuda_intrinsics._ptx import I32, I64, assembly, pack4_text, sign, words
+from intsim.backends.cuda_intrinsics._ptx import I32, I64, assembly, pack4_text, words
 from intsim.backends.cuda_intrinsics._ptx_matrix import INT32, INT64, constant, on_registers
 
 __all__ = ["ADD_SUMS", "FROM_SHARED", "STORE_QUANTIZED", "STORE_SUMS", "TO_SHARED"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from intsim.backends.cuda_compile import Kernel
 from intsim.backends.cuda_intrinsics import (
@@ -60,7 +59,7 @@ class Tile:
 
 
 @cache
-def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel:
+def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel:  # noqa: PLR0915  # one kernel
     """``f(a, b, out, m, n, k, depth, added, multiplier, shift, zero)``, all int64.
 
     a, b: m and n rows of k bytes, k a multiple of 16. Block (t, s) of the grid does tile t over the bytes from
@@ -95,7 +94,7 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
     )
     store_quantized = STORE_QUANTIZED(row_blocks, column_blocks, 1, result.signed, False)
 
-    def gemm(
+    def gemm(  # noqa: PLR0915
         a: int, b: int, out: int, m: int, n: int, k: int, depth: int, added: int, multiplier: int, shift: int, zero: int
     ) -> None:
         thread = int32(cuda.threadIdx.x)

@@ -1,15 +1,15 @@
 """int8 matrix product by wgmma and the tensor copy engine: Hopper, compute capability 9.0.
 
-As many blocks as there are multiprocessors each do one tile after another. Of a block's warps
-groups of four compute 64 rows each; one thread of one more warp orders the copies. They go into a ring of stages: a barrier a stage says that it is full, another that it is empty again. The two sides count stages on
-their own, and run on through all tiles, so that the copies for the next tile pass while a result is stored.
+As many blocks as there are multiprocessors each do one tile after another. Of a block's warps, groups of four
+compute 64 rows each; one thread of one more warp orders the copies. They go into a ring of stages: a barrier a
+stage says that it is full, another that it is empty again. The two sides count stages on their own, and run on
+through all tiles, so that the copies for the next tile pass while a result is stored.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from intsim.backends.cuda_compile import Kernel
 from intsim.backends.cuda_intrinsics import (
@@ -93,7 +93,7 @@ def maps(tile: Tile, a: int, b: int, m: int, n: int, k: int, result: Result) -> 
 
 
 @cache
-def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel:
+def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel:  # noqa: PLR0915  # one kernel
     """``f(a_map, b_map, out, m, n, k, added, multiplier, shift, zero)``, all int64.
 
     The maps lie in global memory, 64-byte aligned. Blocks: any number. The last four: see ``STORE_QUANTIZED``.
@@ -109,7 +109,7 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
     load_b = copy_tile_by_16 if quantized else copy_tile
     b_unit = 64 if quantized else 1  # how the map counts rows of B
 
-    def gemm(
+    def gemm(  # noqa: PLR0915
         a_map: int, b_map: int, out: int, m: int, n: int, k: int, added: int, multiplier: int, shift: int, zero: int
     ) -> None:
         thread = int32(cuda.threadIdx.x)
