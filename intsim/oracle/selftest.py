@@ -31,11 +31,12 @@ RANDOM = 4
 # Lengths of the dimensions of larger cases, in the op's order: tails of every tile, one row, many rows.
 LENGTHS = ((37, 45, 70), (130, 200, 144), (1, 512, 512), (256, 256, 512))
 ENOUGH = 2  # larger cases for each tuned kernel
+CHOSEN = "chosen"  # the kernel that a caller gets who asks for none
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to run an op. tile: the tuned kernel; "" for the program itself. there: arrays lie on the device."""
+    """One way to run an op. tile: a tuned kernel, CHOSEN, or "" for the program. there: arrays lie on the device."""
 
     device: str
     threads: int = 1
@@ -92,6 +93,10 @@ def run(
         row.ways.append(way)
         for case in large if way.there else [*stated, *large]:
             _compare(row, op, way, case, digests[id(case)])
+        if tiles:
+            row.ways.append(dataclasses.replace(way, tile=CHOSEN))
+            for case in (*([] if way.there else stated), *large, *tiled):
+                _compare(row, op, row.ways[-1], case, digests[id(case)])
     for t in tuned:
         for way in _ways([t.backend], threads):
             row.ways.append(dataclasses.replace(way, tile=t.where))
@@ -121,7 +126,7 @@ def _compare(row: Row, op: Op, way: Way, case: Case, wanted: str) -> None:
 
 def _outputs(op: Op, way: Way, case: Case) -> tuple[Array, ...]:
     with in_threads(way.threads):
-        prepared = Prepared(op, case.params, way.device, way.tile or False)
+        prepared = Prepared(op, case.params, way.device, True if way.tile == CHOSEN else way.tile or False)
         if not way.there:
             return prepared.outputs(*case.inputs)
         from intsim.graphs import to_device

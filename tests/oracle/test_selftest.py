@@ -15,14 +15,13 @@ from click.testing import CliRunner, Result
 from conftest import SIMULATED, UNCOMPILED
 from intsim.backends import cpu
 from intsim.cli import main
-from intsim.execute import reference
 from intsim.op import Op, Tuned
 from intsim.oracle import cases, golden, selftest, selftest_record
 from intsim.registry import all_ops, get
 
 DEVICES = ["cpu", *(["cuda"] if SIMULATED else [])]
 README = Path(__file__).parents[2] / "README.md"
-FEW = ["requantize.power_of_two", "embedding.gather", "softmax.gemmlowp", "linear.single_rounding", "quantize.affine"]
+FEW = ["requantize.power_of_two", "embedding.gather", "softmax.gemmlowp"]
 
 
 def invoke(*arguments: str) -> Result:
@@ -39,9 +38,8 @@ def test_every_way_gives_the_same_bits(name: str) -> None:
 
 
 def wrong(x: Any, out: Any, p: Any, *queue: Any) -> None:
-    """A tuned kernel that is right but for one element."""
-    out[0][...] = reference(get("requantize.power_of_two"), x.acc, p=get("requantize.power_of_two").params(4))[0]
-    out[0][-1, -1] ^= 1
+    """A tuned kernel that gives one number for all."""
+    out[0][...] = 1
 
 
 def never(p: Any, size: Any) -> bool:
@@ -53,10 +51,11 @@ def with_tuned(where: str, serves: Any) -> Op:
 
 
 def test_a_tuned_kernel_that_is_wrong_is_found_and_named() -> None:
-    op = with_tuned(f"{__name__}:wrong", lambda p, size: p.shift == 4 and size["n"] > 40)
+    op = with_tuned(f"{__name__}:wrong", lambda p, size: size["n"] > 40)
     row = selftest.run(op, threads=(1,))
     assert row.parted
-    assert all("test_selftest:wrong" in line and line.endswith("differs") for line in row.parted), row.parted
+    assert all(line.endswith(" differs") for line in row.parted), row.parted
+    assert {line.split(": ")[0].split(", ")[-1] for line in row.parted} == {"test_selftest:wrong", "chosen"}
     with pytest.raises(ValueError, match=r"not recorded: requantize.power_of_two/1 gave different bits"):
         selftest_record.of([row], ["cpu"], [1], {})
 
