@@ -1,6 +1,6 @@
 """Tuned CUDA kernels beside cuBLASLt (torch._int_mm), float16 products and a copy. Needs a GPU and PyTorch.
 
-python -m tests.bench.cuda_kernels
+python tests/bench_cuda/kernels.py
 
 A figure is the median of 7 replays of a CUDA graph of several launches, between device events. Every result is
 compared before it is timed: with an exact product in float64, or with the generic kernel of the same op.
