@@ -32,8 +32,9 @@ HOPPER, AMPERE = (9, 0), (8, 0)
 def shipped() -> Iterator[tuple[Any, int, tuple[int, int]]]:
     """(kernel, number of arguments, compute capability)."""
     for tile in (*gemm.WGMMA_TILES, gemm.WIDE):
-        for result in (Result(), Result(8)):
+        for result in (Result(fours=True), Result(8)):
             yield wgmma.kernel(tile, True, True, result), 10, HOPPER
+    yield wgmma.kernel(gemm.WGMMA_TILES[0], True, True, Result()), 10, HOPPER
     yield wgmma.kernel(gemm.WGMMA_TILES[0], False, True, Result(8, False)), 10, HOPPER
     for tile in gemm.MMA_TILES:
         for result in (Result(), Result(8), Result(adds=True)):

@@ -77,6 +77,7 @@ def test_mma_splits_k_among_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         pytest.param(wgmma.Tile(1, 24, 3), 100, 72, 1040, id="six tiles, a ring that wraps, a tail of K"),
         pytest.param(wgmma.Tile(2, 64, 4), 140, 68, 144, id="two groups, tails of M and N"),
+        pytest.param(wgmma.Tile(1, 64, 2), 70, 80, 144, id="four sums at once, tails of M and N"),
     ],
 )
 def test_wgmma(tile: wgmma.Tile, m: int, n: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ Numba widens int32 arithmetic to int64 and the simulator does not: where a width
     ZERO TO_SHARED FROM_SHARED        accumulators; FROM_SHARED adds
     WARP_PRODUCT                      of mma.sync m16n8k32
     GROUP_PRODUCT SETTLED group_fence group_commit GROUPS_LEFT     of wgmma, by four warps
-    STORE_SUMS ADD_SUMS STORE_QUANTIZED                            accumulators to global memory
+    STORE_SUMS STORE_FOURS ADD_SUMS STORE_QUANTIZED                accumulators to global memory
     barrier_init barrier_expect barrier_arrive barrier_passed barriers_visible
     tensor_map store_word acquire_map copy_tile copy_tile_by_16    boxes of a tensor to shared memory
     copy_bytes                        a multiple of 16 to shared memory, aligned to 16

@@ -14,7 +14,7 @@ from typing import Any
 from intsim.backends.cuda_intrinsics._ptx import I32, I64, assembly, pack4_text, words
 from intsim.backends.cuda_intrinsics._ptx_matrix import INT32, INT64, constant, on_registers
 
-__all__ = ["ADD_SUMS", "FROM_SHARED", "STORE_QUANTIZED", "STORE_SUMS", "TO_SHARED"]
+__all__ = ["ADD_SUMS", "FROM_SHARED", "STORE_FOURS", "STORE_QUANTIZED", "STORE_SUMS", "TO_SHARED"]
 
 # {at}: an offset that the instruction holds; {where}: global.nc or shared
 _LOAD_ONE = "{{ .reg .pred p; setp.ne.s32 p, $2, 0; mov.b32 $0, 0; @p ld.global.nc.u32 $0, [$1+{at}]; }}"
@@ -85,6 +85,28 @@ def _load(builder: Any, address: Any, at: int, count: int, staged: bool) -> list
     where, kind = ("shared", "r") if staged else ("global", "l")  # not .nc: it would be moved far ahead
     loaded = assembly(builder, _LOADS[count].format(where=where, at=at), kind, "r" * count, [address], pure=False)
     return [loaded] if count == 1 else words(builder, loaded, count)
+
+
+def STORE_FOURS(rows: int, columns: int) -> Any:  # noqa: N802
+    """``f(..., added)``: stores acc + added, int32, where B's rows lie so that a lane has four neighbouring columns.
+
+    Of each two blocks of 8 columns lane t has columns 4 t to 4 t + 3, two from either block; the number of columns
+    is a multiple of 16. added: the shared address of the first column's.
+    """
+
+    def body(builder: Any, acc: list[Any], arguments: Any) -> None:
+        out, pitch, rows_left, columns_left, added = arguments
+        places = list(_rows(builder, rows, out, pitch, rows_left))
+        for j in range(0, columns, 2):
+            here, extra = _more(builder, columns_left, 8 * j), _load(builder, added, 32 * j, 4, True)
+            for row, address, exists in places:
+                first = 4 * (row // 2 * columns + j) + 2 * (row % 2)
+                four = [acc[first], acc[first + 1], acc[first + 4], acc[first + 5]]
+                sums = [builder.add(a, b) for a, b in zip(four, extra, strict=True)]
+                there = builder.and_(exists, here)
+                _if(builder, there, _STORES[4].format(at=32 * j), "lrrrr", [address, *sums])
+
+    return on_registers(4 * rows * columns, (INT64, INT64, INT32, INT32, INT32), body, writes=False)
 
 
 def STORE_SUMS(rows: int, columns: int, paired: bool, staged: bool) -> Any:  # noqa: N802

@@ -18,7 +18,7 @@ from intsim.backends.cuda_intrinsics._simulated import (
     store_16,
 )
 
-__all__ = ["ADD_SUMS", "FROM_SHARED", "STORE_QUANTIZED", "STORE_SUMS", "TO_SHARED"]
+__all__ = ["ADD_SUMS", "FROM_SHARED", "STORE_FOURS", "STORE_QUANTIZED", "STORE_SUMS", "TO_SHARED"]
 
 
 def TO_SHARED(count: int) -> Any:  # noqa: N802
@@ -62,6 +62,19 @@ def STORE_SUMS(rows: int, columns: int, paired: bool, staged: bool) -> Any:  # n
                         store_4(address + 4 * (8 * j + odd), total)
 
     return store_sums
+
+
+def STORE_FOURS(rows: int, columns: int) -> Any:  # noqa: N802
+    def store_fours(acc: Any, out: int, pitch: int, rows_left: int, columns_left: int, added: int) -> None:
+        for row, address in _rows(rows, out, pitch, rows_left):
+            for j in range(0, columns, 2):
+                if 8 * j < columns_left:
+                    first = 4 * (row // 2 * columns + j) + 2 * (row % 2)
+                    four = (acc[first], acc[first + 1], acc[first + 4], acc[first + 5])
+                    sums = (int(a) + b for a, b in zip(four, shared_load_16(added + 32 * j), strict=True))
+                    store_16(address + 32 * j, *sums)
+
+    return store_fours
 
 
 def ADD_SUMS(rows: int, columns: int) -> Any:  # noqa: N802

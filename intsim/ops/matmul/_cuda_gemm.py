@@ -80,7 +80,7 @@ def product(
     signs = a.dtype == np.int8, b.dtype == np.int8
     if unit == "wgmma":
         tile = wgmma_tile(m, n, k, queue.multiprocessors)
-        result = Result(result.bits, result.signed)
+        result = Result(result.bits, result.signed, fours=result.bits == 32 and n % 16 == 0)
         where = _maps(queue, tile, a, b, result)
         blocks = min(queue.multiprocessors * tile.blocks, -(-m // tile.rows) * -(-n // tile.columns))
         kernel = wgmma.kernel(tile, *signs, result)

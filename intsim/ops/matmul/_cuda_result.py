@@ -10,14 +10,15 @@ class Result:
     """bits 32: the sum and what is added to it. bits 8: requantized, signed or not.
 
     paired: the number of columns is even (32 bits). adds: to what is there, with nothing else added: blocks
-    that share a tile's depth.
+    that share a tile's depth. fours: B's rows are ordered so that a lane stores four sums at once.
     """
 
     bits: int = 32
     signed: bool = True
     paired: bool = True
     adds: bool = False
+    fours: bool = False
 
     def __str__(self) -> str:
         kind = f"{'int' if self.signed else 'uint'}{self.bits}"
-        return kind + ("" if self.bits == 8 or self.paired else "_odd") + ("_added" if self.adds else "")
+        return kind + ("" if self.bits == 8 or self.paired else "_odd") + "_added" * self.adds + "_fours" * self.fours

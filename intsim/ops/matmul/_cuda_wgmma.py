@@ -16,6 +16,7 @@ from intsim.backends.cuda_intrinsics import (
     GROUP_PRODUCT,
     GROUPS_LEFT,
     SETTLED,
+    STORE_FOURS,
     STORE_QUANTIZED,
     STORE_SUMS,
     ZERO,
@@ -81,15 +82,20 @@ class Tile:
 def maps(tile: Tile, a: int, b: int, m: int, n: int, k: int, result: Result) -> tuple[tuple[int, ...], ...]:
     """The tensor maps of both operands at these addresses; k and the addresses are multiples of 16.
 
-    For a requantized result a tile of B has its rows in another order, in groups of 64, so that a lane has
-    neighbouring columns (``STORE_QUANTIZED``): row 8 j + 2 u + v of a group is column 16 u + 2 j + v. That is
-    a tensor of five dimensions, and the copy engine orders them. It needs n to be a multiple of 64.
+    So that a lane has neighbouring columns, a tile of B has its rows in another order, in groups of 8 times
+    ``blocks``: row 8 j + 2 u + v of a group is column 2 blocks u + 2 j + v. That is a tensor of five dimensions,
+    and the copy engine orders them. It needs n to be a multiple of a group.
     """
-    of_a = tensor_map(a, (k, m), (k,), (DEEP, tile.rows))
-    if result.bits == 32:
+    of_a, blocks = tensor_map(a, (k, m), (k,), (DEEP, tile.rows)), blocks_together(result)
+    if blocks == 1:
         return of_a, tensor_map(b, (k, n), (k,), (DEEP, tile.columns))
-    sizes, strides = (k, 2, 4, 8, n // 64), (k, 16 * k, 2 * k, 64 * k)
-    return of_a, tensor_map(b, sizes, strides, (DEEP, 2, 4, 8, tile.columns // 64))
+    sizes, strides = (k, 2, 4, blocks, n // (8 * blocks)), (k, 2 * blocks * k, 2 * k, 8 * blocks * k)
+    return of_a, tensor_map(b, sizes, strides, (DEEP, 2, 4, blocks, tile.columns // (8 * blocks)))
+
+
+def blocks_together(result: Result) -> int:
+    """Of how many blocks of 8 columns a lane's columns are neighbours: 16 bytes of result."""
+    return 8 if result.bits == 8 else 2 if result.fours else 1
 
 
 @cache
@@ -104,10 +110,10 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
     registers, quantized = tile_columns // 2, result.bits == 8
     clear, product, settled = ZERO(registers), GROUP_PRODUCT(tile_columns, a_signed, b_signed), SETTLED(registers)
     one_left, none_left = GROUPS_LEFT(1), GROUPS_LEFT(0)
-    store_sums = STORE_SUMS(1, tile_columns // 8, True, True)
+    store_sums = STORE_FOURS(1, tile_columns // 8) if result.fours else STORE_SUMS(1, tile_columns // 8, True, True)
     store_quantized = STORE_QUANTIZED(1, 8, max(tile_columns // 64, 1), result.signed, True) if quantized else None
-    load_b = copy_tile_by_16 if quantized else copy_tile
-    b_unit = 64 if quantized else 1  # how the map counts rows of B
+    b_unit = 8 * blocks_together(result) if quantized or result.fours else 1  # how the map counts rows of B
+    load_b, run = (copy_tile if b_unit == 1 else copy_tile_by_16), 4 if result.fours else 2
 
     def gemm(  # noqa: PLR0915
         a_map: int, b_map: int, out: int, m: int, n: int, k: int, added: int, multiplier: int, shift: int, zero: int
@@ -210,7 +216,7 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
                     more = int32(rows - row), int32(columns - left - aside)
                     store_quantized(acc, to_out, n, *more, int32(at + 4 * aside), factors, shifts, int32(zero))
                 else:
-                    aside = int32((lane & 3) * 2)
+                    aside = int32((lane & 3) * run)
                     to_out = out + (int64(row) * n + left + aside) * 4
                     store_sums(
                         acc, to_out, n * 4, int32(rows - row), int32(columns - left - aside), int32(at + 4 * aside)
