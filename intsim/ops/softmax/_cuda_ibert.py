@@ -22,12 +22,13 @@ from intsim.backends.cuda_intrinsics import (
     int32,
     int64,
     load_4,
-    shuffle_xor,
     store_4,
     unsigned_div,
     unsigned_high_product,
     unsigned_min,
     unsigned_shift,
+    warp_max,
+    warp_sum,
 )
 
 WARPS = 8
@@ -64,24 +65,19 @@ def _kernel(pieces: int, bits: int) -> Kernel:
                         x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3] = load(q + (row * n + first) * width)
             step, by, base, extra = int32(ln2), int32(inverse), int32(b), int32(c)
             farthest, shift, most = int32(31 * step), int32(out_bits), int32((1 << out_bits) - 1)
-            top = cuda.local.array(rows, int32)
-            total = cuda.local.array(rows, int32)
             for r in range(rows):
-                start, seen = r * count, load_4(stop + 4 * min(top_row + r, m - 1))
+                row, start = min(top_row + r, m - 1), r * count
+                seen = load_4(stop + 4 * row)
                 if seen < 128 * pieces:
                     for i in range(count):
                         if (i >> 2) * 128 + lane + (i & 3) >= seen:
                             x[start + i] = lowest
-                top[r] = x[start]
+                top = int32(x[start])
                 for i in range(start + 1, start + count):
-                    top[r] = max(top[r], x[i])
-            for lanes in (16, 8, 4, 2, 1):  # of all rows in turns: none waits for its own
-                for r in range(rows):
-                    top[r] = max(top[r], shuffle_xor(top[r], int32(lanes)))
-            for r in range(rows):
-                start, seen = r * count, load_4(stop + 4 * min(top_row + r, m - 1))
+                    top = int32(max(top, x[i]))
+                top = warp_max(top)
                 for i in range(start, start + count):
-                    d = unsigned_min(int32(int64(top[r]) - int64(x[i])), farthest)
+                    d = unsigned_min(int32(top - int64(x[i])), farthest)
                     z = unsigned_high_product(d, by)
                     s = int32(int32(z * step) - d + base)
                     x[i] = unsigned_shift(int32(int32(s * s) + extra), z)
@@ -89,20 +85,16 @@ def _kernel(pieces: int, bits: int) -> Kernel:
                     for i in range(count):
                         if (i >> 2) * 128 + lane + (i & 3) >= seen:
                             x[start + i] = 0
-                total[r] = x[start]
-                for i in range(start + 1, start + count):
-                    total[r] = int32(total[r] + x[i])
-            for lanes in (16, 8, 4, 2, 1):
-                for r in range(rows):
-                    total[r] = int32(total[r] + shuffle_xor(total[r], int32(lanes)))
-            for r in range(rows):
-                row, start = min(top_row + r, m - 1), r * count
-                reciprocal = unsigned_div(int32(-1), total[r])
+                total = int32(0)
+                for i in range(start, start + count):
+                    total = int32(total + x[i])
+                total = warp_sum(total)
+                reciprocal = unsigned_div(int32(-1), total)
                 for i in range(start, start + count):
                     scaled = int32(int32(x[i]) << shift)
                     quotient = unsigned_high_product(scaled, reciprocal)
-                    rest = int32(scaled - int32(quotient * total[r]))
-                    x[i] = min(int32(quotient + 1) if rest >= total[r] else quotient, most)
+                    rest = int32(scaled - int32(quotient * total))
+                    x[i] = min(int32(quotient + 1) if rest >= total else quotient, most)
                 for i in range(pieces):
                     first, at = int32(128 * i + lane), start + 4 * i
                     if first < columns:
