@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,49 @@ class Bound:
     arrays: tuple[Array, ...]
     size: dict[str, int]
     loop: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What follows from the shapes and types of a call's arrays alone.
+
+    filled: an array for each input that the caller leaves out. limited: ports whose values are still to be checked.
+    """
+
+    filled: tuple[Array | None, ...]
+    size: dict[str, int]
+    loop: tuple[int, ...]
+    limited: tuple[int, ...]
+
+
+class Binder:
+    """``bind`` for one op and its parameters: what the shapes and types decide is worked out once for each."""
+
+    def __init__(self, op: Op, p: Any) -> None:
+        self._op, self._p = op, p
+        self._known: dict[Any, _Layout] = {}
+
+    def __call__(self, *arrays: Any) -> Bound:
+        """As ``bind``."""
+        op, p = self._op, self._p
+        if not all(a is None or type(a) is np.ndarray for a in arrays):
+            return bind(op, arrays, p)
+        key = tuple(None if a is None else (a.shape, a.dtype) for a in arrays)
+        known = self._known.get(key)
+        if known is None:
+            bound = bind(op, arrays, p)
+            given = [*(a is not None for a in arrays), *[False] * (len(op.inputs) - len(arrays))]
+            self._known[key] = _Layout(
+                tuple(None if g else a for g, a in zip(given, bound.arrays, strict=True)),
+                bound.size,
+                bound.loop,
+                tuple(i for i, g in enumerate(given) if g and _limited(op.inputs[i], bound.arrays[i], p, bound.size)),
+            )
+            return bound
+        for i in known.limited:
+            _check_range(op, op.inputs[i], arrays[i], p, known.size)
+        full = [np.ascontiguousarray(a) if f is None else f for f, a in zip_longest(known.filled, arrays)]
+        return Bound(tuple(full), known.size, known.loop)
 
 
 def bind(op: Op, arrays: Sequence[Any], p: Any) -> Bound:
@@ -145,7 +189,17 @@ _PLACES = {
 }
 
 
+def _limited(port: Port, a: Array, p: Any, size: Mapping[str, int]) -> bool:
+    """Whether an array of this type can hold values that the port refuses."""
+    if isinstance(port.type(p), FloatType):
+        return True
+    low, high = port.bounds(p, size)
+    return bool(low > np.iinfo(a.dtype).min or high < np.iinfo(a.dtype).max)
+
+
 def _check_range(op: Op, port: Port, a: Array, p: Any, size: Mapping[str, int]) -> None:
+    if not a.size or not _limited(port, a, p, size):
+        return
     t = port.type(p)
     if resident(a):
         if a.within(*(_PLACES[port.numbers] if isinstance(t, FloatType) else port.bounds(p, size))):  # type: ignore[attr-defined]
@@ -158,9 +212,6 @@ def _check_range(op: Op, port: Port, a: Array, p: Any, size: Mapping[str, int]) 
             raise ValueError(f"{op.id}: {port.name}{list(at)} is {a[at]}; needs numbers that are {port.numbers}")
         return
     low, high = port.bounds(p, size)
-    kind = np.iinfo(a.dtype)
-    if not a.size or (low <= kind.min and high >= kind.max):
-        return
     least, most = int(a.min()), int(a.max())
     if least < low or most > high:
         at = tuple(map(int, np.unravel_index(int(a.argmin() if least < low else a.argmax()), a.shape)))

@@ -31,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Int: TypeAlias = Any  # one int64 in a program: a Python int, a NumPy scalar, or a machine register
 
 # What a kernel is made of. Models, oracle and command line hold no kernel code.
-_KERNEL_SOURCES = ("scalar", "ops", "backends", "compiling.py", "linking.py", "numerics.py", "records.py")
+_KERNEL_SOURCES = ("scalar", "ops", "composites", "backends", "compiling.py", "linking.py", "numerics.py", "records.py")
 
 
 def portable(function: F) -> F:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.binding import Array, Bound, bind, fold, foldable, folded_size, in_type, kernel_view, writable_view
+from intsim.binding import Array, Binder, Bound, bind, fold, foldable, folded_size, in_type, kernel_view, writable_view
 from intsim.flags import Flags, flags_of
 from intsim.numerics import IntType
 from intsim.op import Composition, Contraction, Elementwise, Op, Tuned
@@ -156,7 +156,9 @@ class Prepared:
         op.check(p)
         self.op, self.p, self.backend, self.tuned = op, p, backend, tuned
         self._tuned = _candidates(op, backend, tuned)
+        self._bind = Binder(op, p)
         self._records: dict[tuple[tuple[str, int], ...], Any] = {}
+        self._chosen: dict[tuple[Any, ...], Tuned | None] = {}  # by sizes and GPU
         self._kernel: Callable[..., None] | None = None
         self._stages: dict[tuple[str, int], Prepared] = {}  # of a composition
         self._wide = widen(p, object if backend == "exact" else np.int64)
@@ -176,6 +178,10 @@ class Prepared:
     def __call__(self, *arrays: Any) -> Any:
         return _one(self.outputs(*arrays))
 
+    def kernel_record(self, **size: int) -> Any:
+        """What a kernel takes as ``p`` for dimensions of these lengths."""
+        return self._record(size)
+
     def outputs(self, *arrays: Any) -> tuple[Array, ...]:
         if self._constant:
             given = iter(arrays)
@@ -193,7 +199,7 @@ class Prepared:
                     f"{self.op.id}: {port.name} lies in a GPU's memory: backend='cuda' works on it there, "
                     f"{self.backend!r} needs a copy on the host"
                 )
-        bound = bind(self.op, arrays, self.p)
+        bound = self._bind(*arrays)
         self._insist(bound)
         if isinstance(self.op.program, Composition) and self._fast(bound.size) is None:
             return self._composed(bound)
@@ -256,6 +262,14 @@ class Prepared:
 
     def _fast(self, size: dict[str, int], gpu: Any = None, *, leading: bool = False) -> Tuned | None:
         """The tuned kernel for these sizes; on ``gpu`` where one is given. The simulator runs those that are named."""
+        if not self._tuned:
+            return None
+        key = (leading, gpu and (gpu.capability, gpu.simulated), *size.items())
+        if key not in self._chosen:
+            self._chosen[key] = self._choose(size, gpu, leading)
+        return self._chosen[key]
+
+    def _choose(self, size: dict[str, int], gpu: Any, leading: bool) -> Tuned | None:
         for t in self._tuned:
             unfit = gpu is not None and gpu.simulated and (t.not_simulated or not isinstance(self.tuned, str))
             able = gpu is None or (t.capability <= gpu.capability and not unfit)
@@ -265,7 +279,7 @@ class Prepared:
 
     def serves(self, *arrays: Any) -> bool:
         """Whether a tuned kernel would run for these inputs, which lie on the host."""
-        bound = bind(self.op, arrays, self.p)
+        bound = self._bind(*arrays)
         return self._served(bound, None if self._gpu is None else self._gpu.place(arrays).gpu)
 
     def _served(self, bound: Bound, gpu: Any) -> bool:
@@ -279,7 +293,7 @@ class Prepared:
             raise NotServed(f"{self.op.id}: {self.tuned} does not serve these parameters and sizes: {bound.size}")
 
     def _record(self, size: dict[str, int]) -> Any:
-        key = tuple(sorted(size.items()))
+        key = tuple(size.items())
         if key not in self._records:
             try:
                 self._records[key] = record(self.p, size)

@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,11 @@ from intsim.numerics import FloatType, IntType, NumberType
 from intsim.params import Integer, Params, Stage, conditions, kinds
 
 Dtype = NumberType | Callable[[Any], NumberType]
+
+
+@cache  # asked for many times in every call
+def _words(dims: str) -> tuple[str, ...]:
+    return tuple(dims.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class Port:
 
     @property
     def core(self) -> tuple[str, ...]:
-        return tuple(self.dims.split())
+        return _words(self.dims)
 
     def shape(self, p: Any, size: Mapping[str, int]) -> tuple[int, ...]:
         """The shape of the stored array."""

@@ -45,7 +45,7 @@ def test_a_caller_finishes_alone_where_no_helper_comes(monkeypatch: pytest.Monke
         assert release.wait(60)
 
     cpu._helpers.cache_clear()
-    cpu._helpers().put(_Blocks(block))  # type: ignore[arg-type]
+    cpu._helpers(2).put(_Blocks(block))  # type: ignore[arg-type]
     assert busy.wait(60)
     seen: list[str] = []
     cpu.shared_out(lambda first, last: seen.append(threading.current_thread().name), 4, MUCH)

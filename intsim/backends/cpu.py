@@ -55,7 +55,7 @@ def shared_out(part: Callable[[int, int], None], count: int, work: int) -> None:
         return
     task = _Task(part, count, min(count, PARTS_A_THREAD * threads))
     for _ in range(threads - 1):
-        _helpers().put(task)
+        _helpers(THREADS).put(task)
     task.help()
     task.finish()
 
@@ -96,15 +96,15 @@ class _Task:
 
 
 @cache
-def _helpers() -> SimpleQueue[_Task]:
-    """The queue of the helping threads, which end with the process."""
+def _helpers(threads: int) -> SimpleQueue[_Task]:
+    """The queue of the threads that help a caller to be ``threads``; they end with the process."""
     tasks: SimpleQueue[_Task] = SimpleQueue()
 
     def help_forever() -> None:
         while True:
             tasks.get().help()
 
-    for _ in range(THREADS - 1):
+    for _ in range(threads - 1):
         threading.Thread(target=help_forever, daemon=True).start()
     return tasks
 

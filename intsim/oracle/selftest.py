@@ -12,7 +12,6 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -139,18 +138,10 @@ def in_threads(count: int) -> Iterator[None]:
     """CPU kernels run in ``count`` threads, however little there is to do."""
     before = cpu.THREADS, cpu.WORTH_A_THREAD
     cpu.THREADS, cpu.WORTH_A_THREAD = count, 1
-    _helpers_for(count)
     try:
         yield
     finally:
         cpu.THREADS, cpu.WORTH_A_THREAD = before
-
-
-@cache
-def _helpers_for(count: int) -> None:
-    """So many helping threads; once a number, since they stay as long as the process."""
-    cpu._helpers.cache_clear()
-    cpu._helpers()
 
 
 def _reaching(

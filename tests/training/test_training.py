@@ -152,7 +152,7 @@ def test_l1_norm_is_the_formula() -> None:
 def test_batches_hold_every_pair_once_inside_the_limit() -> None:
     source = [[5] * (i % 13 + 1) for i in range(50)]
     target = [[6] * (i % 7 + 1) + [10 + i] for i in range(50)]
-    made = batches.pairs(source, target, 120)
+    made = batches.Pairs(source, target, 120).batches()
     seen = sorted(int(row[row >= 10][0]) for _, t in made for row in t)
     assert seen == list(range(10, 60))
     for s, t in made:

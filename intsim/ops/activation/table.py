@@ -19,6 +19,8 @@ from intsim.op import Elementwise, Op, Port, Tuned
 from intsim.params import Params as Base, int_type
 from intsim.registry import register
 
+WORTH_TUNING = 1 << 14  # elements: below, the one kernel of the program, which serves every type, is as good
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Params(Base):
@@ -56,6 +58,9 @@ OP = register(
         program=Elementwise(element),
         examples=examples,
         tuned=(
+            Tuned(
+                "cpu", "intsim.ops.activation._cpu_table:table", lambda p, size: size["m"] * size["n"] > WORTH_TUNING
+            ),
             Tuned(
                 "cuda",
                 "intsim.ops.activation._cuda_table:look_up",

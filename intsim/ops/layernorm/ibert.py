@@ -11,6 +11,7 @@ float root and floors it; an exact root equals both). From ``l1``: the L2 norm.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int24, int32, unlimited
 from intsim.op import Op, Oracle, Port, Rowwise, Size, Tuned
-from intsim.ops.layernorm import LONGEST, centred
+from intsim.ops.layernorm import LONGEST, WORTH_TUNING, centred
 from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register
 from intsim.scalar.functions import isqrt
@@ -74,6 +75,10 @@ def examples() -> dict[str, Any]:
     return made
 
 
+def _serves(p: Params, size: Mapping[str, int]) -> bool:
+    return p.k == 0 and p.x.bits <= 16 and p.dtype == int32 and size["m"] * size["n"] > WORTH_TUNING
+
+
 OP = register(
     Op(
         name="layernorm.ibert",
@@ -86,6 +91,14 @@ OP = register(
         program=Rowwise(row),
         sizes={"n": Size(1, LONGEST)},
         examples=examples,
+        tuned=(
+            Tuned("cpu", "intsim.ops.layernorm._cpu_ibert:layernorm", _serves),
+            Tuned(
+                "cuda",
+                "intsim.ops.layernorm._cuda_ibert:layernorm",
+                lambda p, size: p.dtype == int32 and size["n"] % 4 == 0 and size["n"] <= 1024,
+            ),
+        ),
         oracle=Oracle(
             params=lambda scale: Params(dtype=unlimited),
             scales=(1.0, 1.0),
@@ -101,13 +114,6 @@ OP = register(
             value=lambda y, p: y / 2.0**30,
             # Half a step in the mean, and the root's floor, on rows whose norm may be as small as 1:
             bound=lambda p: 1.0,
-        ),
-        tuned=(
-            Tuned(
-                "cuda",
-                "intsim.ops.layernorm._cuda_ibert:layernorm",
-                lambda p, size: p.dtype == int32 and size["n"] % 4 == 0 and size["n"] <= 1024,
-            ),
         ),
     )
 )
