@@ -149,6 +149,8 @@ def _reaching(
 ) -> Iterator[Case]:
     """Larger cases, made of the stated ones, that the tuned kernel serves; any larger ones where there is none."""
     found = 0
+    if tile is not None and tile.example is not None:
+        stated = [cases.make(op, "of-the-kernel", "", *tile.example()), *stated]
     for lengths in sizes:
         for case in stated:
             made = enlarged(case, lengths, pairs=bool(tile and tile.leading))
