@@ -132,7 +132,9 @@ def run_file(file: str, made: Sequence[Mutant], judge: str) -> list[Found]:
     assert module not in sys.modules, "imported before it can be mutated"
     kept: dict[str, list[bytes]] = {}
     found: list[Found] = []
-    for mutant in made:
+    for index, mutant in enumerate(made):
+        if index % 20 == 0 and index:
+            click.echo(f"{file}: {index} of {len(made)}", err=True)
         part, ops = role((module, mutant.where))
         ops = tuple(sorted(ops, key=lambda op: (op != op_name(module), judges.size(op))))
         wider = (*ops, *dict.fromkeys(c for op in ops for c in composites_of(op) if c not in ops))
