@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from intsim.flags import Flags
+    from intsim.graphs import capture, freeze, to_device
     from intsim.oracle.adapter import Capability, Unsupported, adapter
     from intsim.oracle.cases import Case
     from intsim.oracle.judge import check
@@ -48,6 +49,7 @@ _HOMES = {
         "int32 int48 uint4 uint8 uint16 unlimited"
     ),
     "intsim.flags": "Flags",
+    "intsim.graphs": "capture freeze to_device",
     "intsim.oracle.adapter": "Capability Unsupported adapter",
     "intsim.oracle.cases": "Case",
     "intsim.oracle.judge": "check",

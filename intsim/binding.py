@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from intsim.numerics import FloatType, IntType
 from intsim.op import Op, Port
 
-Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]  # or intsim's own array in a GPU's memory, where ``resident`` says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,49 @@ class Bound:
     arrays: tuple[Array, ...]
     size: dict[str, int]
     loop: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What follows from the shapes and types of a call's arrays alone.
+
+    filled: an array for each input that the caller leaves out. limited: ports whose values are still to be checked.
+    """
+
+    filled: tuple[Array | None, ...]
+    size: dict[str, int]
+    loop: tuple[int, ...]
+    limited: tuple[int, ...]
+
+
+class Binder:
+    """``bind`` for one op and its parameters: what the shapes and types decide is worked out once for each."""
+
+    def __init__(self, op: Op, p: Any) -> None:
+        self._op, self._p = op, p
+        self._known: dict[Any, _Layout] = {}
+
+    def __call__(self, *arrays: Any) -> Bound:
+        """As ``bind``."""
+        op, p = self._op, self._p
+        if not all(a is None or type(a) is np.ndarray for a in arrays):
+            return bind(op, arrays, p)
+        key = tuple(None if a is None else (a.shape, a.dtype) for a in arrays)
+        known = self._known.get(key)
+        if known is None:
+            bound = bind(op, arrays, p)
+            given = [*(a is not None for a in arrays), *[False] * (len(op.inputs) - len(arrays))]
+            self._known[key] = _Layout(
+                tuple(None if g else a for g, a in zip(given, bound.arrays, strict=True)),
+                bound.size,
+                bound.loop,
+                tuple(i for i, g in enumerate(given) if g and _limited(op.inputs[i], bound.arrays[i], p, bound.size)),
+            )
+            return bound
+        for i in known.limited:
+            _check_range(op, op.inputs[i], arrays[i], p, known.size)
+        full = [np.ascontiguousarray(a) if f is None else f for f, a in zip_longest(known.filled, arrays)]
+        return Bound(tuple(full), known.size, known.loop)
 
 
 def bind(op: Op, arrays: Sequence[Any], p: Any) -> Bound:
@@ -53,8 +97,17 @@ def bind(op: Op, arrays: Sequence[Any], p: Any) -> Bound:
         elif a.shape[a.ndim - len(shape) :] != shape:
             raise ValueError(f"{op.id}: {port.name} has shape {a.shape}, needs {_wanted(port, p, shape)}")
         _check_range(op, port, a, p, size)
-        full.append(np.ascontiguousarray(a))
+        full.append(a if resident(a) else np.ascontiguousarray(a))
     return Bound(tuple(full), size, loop)
+
+
+def resident(a: Any) -> bool:
+    """Whether ``a`` is intsim's own array in a GPU's memory: used as it lies there, in C order."""
+    return hasattr(a, "to_host")
+
+
+def broadcast(a: Array, shape: tuple[int, ...]) -> Array:
+    return a.broadcast_to(shape) if resident(a) else np.broadcast_to(a, shape)  # type: ignore[attr-defined]
 
 
 def _names(op: Op) -> str:
@@ -66,7 +119,7 @@ def _wanted(port: Port, p: Any, shape: tuple[int, ...]) -> str:
 
 
 def _typed(op: Op, port: Port, a: Any, p: Any) -> Array:
-    array = np.asarray(a)
+    array = a if resident(a) else np.asarray(a)
     if array.dtype != port.storage(p):
         raise TypeError(
             f"{op.id}: {port.name} is {array.dtype}, needs {port.storage(p)} (it holds {port.type(p)}"
@@ -127,10 +180,31 @@ _FLOATS: dict[str, Callable[[Array], Array]] = {
     "not negative": lambda a: (a >= 0) & np.isfinite(a),
     "positive": lambda a: (a > 0) & np.isfinite(a),
 }
+_INFINITY = 0x7F80_0000  # its bits, which is also its place in the order of all float32
+_PLACES = {
+    "not NaN": (-_INFINITY, _INFINITY),
+    "finite": (1 - _INFINITY, _INFINITY - 1),
+    "not negative": (0, _INFINITY - 1),
+    "positive": (1, _INFINITY - 1),
+}
+
+
+def _limited(port: Port, a: Array, p: Any, size: Mapping[str, int]) -> bool:
+    """Whether an array of this type can hold values that the port refuses."""
+    if isinstance(port.type(p), FloatType):
+        return True
+    low, high = port.bounds(p, size)
+    return bool(low > np.iinfo(a.dtype).min or high < np.iinfo(a.dtype).max)
 
 
 def _check_range(op: Op, port: Port, a: Array, p: Any, size: Mapping[str, int]) -> None:
+    if not a.size or not _limited(port, a, p, size):
+        return
     t = port.type(p)
+    if resident(a):
+        if a.within(*(_PLACES[port.numbers] if isinstance(t, FloatType) else port.bounds(p, size))):  # type: ignore[attr-defined]
+            return
+        a = a.to_host()  # type: ignore[attr-defined]  # to say which element
     if isinstance(t, FloatType):
         good = _FLOATS[port.numbers](a)
         if not good.all():
@@ -138,9 +212,6 @@ def _check_range(op: Op, port: Port, a: Array, p: Any, size: Mapping[str, int]) 
             raise ValueError(f"{op.id}: {port.name}{list(at)} is {a[at]}; needs numbers that are {port.numbers}")
         return
     low, high = port.bounds(p, size)
-    kind = np.iinfo(a.dtype)
-    if not a.size or (low <= kind.min and high >= kind.max):
-        return
     least, most = int(a.min()), int(a.max())
     if least < low or most > high:
         at = tuple(map(int, np.unravel_index(int(a.argmin() if least < low else a.argmax()), a.shape)))
@@ -172,9 +243,16 @@ def fold(op: Op, bound: Bound) -> tuple[tuple[Array, ...], dict[str, int]]:
     for port, a in zip(op.inputs, bound.arrays, strict=True):
         if port.core[:1] == (row,):
             core = a.shape[a.ndim - len(port.core) :]
-            a = np.ascontiguousarray(np.broadcast_to(a, bound.loop + core)).reshape((-1, *core[1:]))
+            a = broadcast(a, bound.loop + core).reshape((-1, *core[1:]))
+            a = a if resident(a) else np.ascontiguousarray(a)
         arrays.append(a)
-    return tuple(arrays), bound.size | {row: bound.size[row] * int(np.prod(bound.loop))}
+    return tuple(arrays), folded_size(op, bound)
+
+
+def folded_size(op: Op, bound: Bound) -> dict[str, int]:
+    """The sizes where the leading dimensions are taken as rows."""
+    row = op.outputs[0].core[0]
+    return bound.size | {row: bound.size[row] * int(np.prod(bound.loop))}
 
 
 def kernel_view(a: Array) -> Array:

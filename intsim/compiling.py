@@ -8,44 +8,144 @@ them: the kernel sources of this package and the versions of Numba, llvmlite, Nu
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import platform
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import llvmlite
 import numba
+import numba.extending
 import numpy
 from numba.core import caching
+from numba.core.runtime import rtsys
+
+from intsim.linking import OPTIONS, Linked
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 Int: TypeAlias = Any  # one int64 in a program: a Python int, a NumPy scalar, or a machine register
 
 # What a kernel is made of. Models, oracle and command line hold no kernel code.
-_KERNEL_SOURCES = ("scalar", "ops", "backends", "compiling.py", "numerics.py", "records.py")
+_KERNEL_SOURCES = ("scalar", "ops", "composites", "backends", "compiling.py", "linking.py", "numerics.py", "records.py")
 
 
 def portable(function: F) -> F:
-    """Compile ``function`` on first use, for the target of whoever calls it.
+    """Compile ``function`` on first use, as a part of the kernel that calls it and for that kernel's target.
 
     A CUDA kernel that names a CPU-jitted function gets it recompiled as a device function, but
     only where it carries no signature; so none is given.
     """
-    made: F = numba.njit(function, nogil=True, no_cfunc_wrapper=True)
-    return made
+    if numba.config.DISABLE_JIT:
+        return function
+    made: Any = Linked(function)
+    return cast(F, made)
 
 
 def kernel(function: F, name: str) -> F:
     """``function`` compiled for the CPU and kept on disk under ``name``, which must be unique."""
-    made = numba.njit(function, nogil=True, no_cfunc_wrapper=True)
+    made = numba.njit(function, **OPTIONS)
     if not numba.config.DISABLE_JIT:
         made._cache = _DiskCache(function, name)
     compiled: F = made
     return compiled
+
+
+def compiles() -> bool:
+    """Whether kernels are compiled; else they run as Python."""
+    return not numba.config.DISABLE_JIT
+
+
+def at_hand(function: Any) -> bool:
+    """Whether a ``kernel`` would start at once: compiled in this process, or kept on disk for some argument types."""
+    return compiles() and (bool(function.overloads) or function._cache.exists())
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What code is generated for, in the words of LLVM: a triple, a CPU's name, features as "+avx2,-sse4a"."""
+
+    triple: str
+    cpu: str
+    features: str
+
+
+@cache
+def this_machine() -> Machine:
+    """The machine that kernels are compiled for here: the host's, or what NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say."""
+    from numba.core.registry import cpu_target
+
+    return Machine(*cpu_target.target_context.codegen().magic_tuple())
+
+
+def instructions(emit: Callable[..., Any], arguments: int) -> Any:
+    """A function of ``arguments`` int64s for kernels, whose body ``emit(builder, machine, *values)`` writes.
+
+    It returns the int64 that ``emit`` returns, or 0 where it returns None. ``emit`` must choose
+    instructions by ``machine`` alone: one that the selected CPU lacks ends the process. Where the JIT is
+    off, LLVM compiles the function by itself.
+    """
+    if numba.config.DISABLE_JIT:
+        return _called(emit, arguments)
+    int64 = numba.types.int64
+
+    def typed(_context: Any, *_: Any) -> Any:
+        def lower(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+            made = emit(builder, Machine(*context.codegen().magic_tuple()), *values)
+            return context.get_constant(int64, 0) if made is None else made
+
+        return int64(*[int64] * arguments), lower
+
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = ["context", *(f"x{i}" for i in range(arguments))]
+    typed.__signature__ = inspect.Signature([inspect.Parameter(n, positional) for n in names])  # type: ignore[attr-defined]
+    return numba.extending.intrinsic(typed)
+
+
+def _called(emit: Callable[..., Any], arguments: int) -> Callable[..., int]:
+    """The same function for Python to call, where kernels run as Python."""
+
+    @cache
+    def made() -> Any:
+        return native(emit, arguments, this_machine())
+
+    return lambda *values: int(made()(*values))
+
+
+def assembled(emit: Callable[..., Any], arguments: int, machine: Machine) -> tuple[Any, Any]:
+    """LLVM's module and target machine of the function that ``instructions`` describes."""
+    from llvmlite import binding, ir
+
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    int64, module = ir.IntType(64), ir.Module()
+    function = ir.Function(module, ir.FunctionType(int64, [int64] * arguments), "instructions")
+    builder = ir.IRBuilder(function.append_basic_block())
+    made = emit(builder, machine, *function.args)
+    builder.ret(int64(0) if made is None else made)
+    target = binding.Target.from_triple(machine.triple)
+    return (
+        binding.parse_assembly(str(module)),
+        target.create_target_machine(cpu=machine.cpu, features=machine.features, opt=3),
+    )
+
+
+def native(emit: Callable[..., Any], arguments: int, machine: Machine) -> Callable[..., int]:
+    """The function that ``instructions`` describes, compiled without Numba for a machine that can run it."""
+    import ctypes
+
+    from llvmlite import binding
+
+    engine = binding.create_mcjit_compiler(*assembled(emit, arguments, machine))
+    engine.finalize_object()
+    call = ctypes.CFUNCTYPE(*[ctypes.c_int64] * (arguments + 1))(engine.get_function_address("instructions"))
+    call.engine = engine  # type: ignore[attr-defined]  # the code lives as long as whoever can call it
+    return call
 
 
 def cache_root() -> Path:
@@ -101,14 +201,20 @@ class _DiskCache(caching.FunctionCache):  # type: ignore[misc]  # Numba has no t
         self._cache_file = caching.IndexDataCacheFile(str(folder), name, digest())
         self.enable()
 
+    def exists(self) -> bool:
+        return Path(self._cache_file._index_path).exists()
+
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return sig, codegen.magic_tuple()
 
     # A folder that cannot be read or written costs a compilation a process, never the run.
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        # Numba's own method first loads everything that a compilation could need, a quarter of a second. Finished
+        # code needs the runtime for arrays and nothing else; where it is not found, the compilation loads the rest.
+        rtsys.initialize(target_context)
         try:
-            return super().load_overload(sig, target_context)
+            return self._load_overload(sig, target_context)
         except OSError:
             return None
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from intsim.binding import Array, Bound, bind, fold, foldable, in_type, kernel_view, writable_view
+from intsim.binding import Array, Binder, Bound, bind, fold, foldable, folded_size, in_type, kernel_view, writable_view
 from intsim.flags import Flags, flags_of
 from intsim.numerics import IntType
-from intsim.op import Composition, Contraction, Elementwise, Op
+from intsim.op import Composition, Contraction, Elementwise, Op, Tuned
 from intsim.params import kinds, record, widen
 from intsim.records import fields_class
 from intsim.registry import get
@@ -19,8 +19,28 @@ from intsim.registry import get
 BACKENDS = ("reference", "exact", "cpu", "cuda")
 
 
+class NotServed(ValueError):
+    """The tuned kernel that was asked for does not serve these parameters and sizes."""
+
+
 def _op(op: Op | str) -> Op:
     return get(op) if isinstance(op, str) else op
+
+
+def _has(op: Op, tuned: bool | str) -> bool:
+    return isinstance(tuned, bool) or any(t.where == tuned for t in op.tuned)
+
+
+def _candidates(op: Op, backend: str, tuned: bool | str) -> tuple[Tuned, ...]:
+    """The tuned kernels to choose from. Raises ValueError where ``tuned`` names none of them."""
+    there = tuple(t for t in op.tuned if t.backend == backend)
+    if isinstance(tuned, bool):
+        return there if tuned else ()
+    chosen = tuple(t for t in there if t.where == tuned)
+    if not chosen and not isinstance(op.program, Composition):
+        listed = ", ".join(t.where for t in there) or "none"
+        raise ValueError(f"{op.id}: has no tuned kernel {tuned!r} for {backend!r}; it has {listed}")
+    return chosen
 
 
 def _one(out: tuple[Array, ...]) -> Any:
@@ -32,23 +52,31 @@ def run(
     *arrays: Any,
     p: Any,
     backend: str = "cpu",
-    tuned: bool = True,
+    tuned: bool | str = True,
     flags: bool = False,
     refuse_overflow: bool = False,
 ) -> Any:
     """The outputs of ``op``: an array, or a tuple of arrays where the op has several outputs.
 
     arrays: the inputs in the order of the op's ports; None for an optional one. Each may have
-        leading dimensions, which broadcast.
+        leading dimensions, which broadcast. With "cuda" they may lie in a GPU's memory (PyTorch,
+        CuPy, Numba, anything with DLPack or __cuda_array_interface__): they are read there, on the
+        caller's stream, and the outputs are arrays of the same library.
     backend: "reference" (the spec on int64), "exact" (the spec on unbounded integers), "cpu" or
-        "cuda"; all of them agree to the bit. tuned=False leaves out tuned kernels.
+        "cuda"; all of them agree to the bit. tuned=False leaves out tuned kernels, the name of one
+        ("module:function") takes that one alone (NotServed, a ValueError, where it does not serve the call).
     flags: return (outputs, Flags): which elements saturated, wrapped or hit a rounding tie.
     refuse_overflow: raise OverflowError where any element saturated or wrapped.
-    Raises TypeError or ValueError for inputs or parameters outside the op's limits.
+    Raises TypeError or ValueError for inputs or parameters outside the op's limits, MemoryError
+    where a GPU has no room for an output.
     """
     out = prepare(op, p=p, backend=backend, tuned=tuned)(*arrays)
     if not (flags or refuse_overflow):
         return out
+    if backend == "cuda":
+        from intsim.on_gpu import host_copies
+
+        arrays = host_copies(arrays)
     found = _flags(_op(op), arrays, p, backend, tuned)
     if refuse_overflow and found.overflowed:
         listed = ", ".join(f"{name}: {n} elements" for name, n in found.overflowed.items())
@@ -56,7 +84,7 @@ def run(
     return (out, found) if flags else out
 
 
-def _flags(op: Op, arrays: Sequence[Any], p: Any, backend: str, tuned: bool) -> Flags:
+def _flags(op: Op, arrays: Sequence[Any], p: Any, backend: str, tuned: bool | str) -> Flags:
     if not isinstance(op.program, Composition):
         return flags_of(lambda q: Prepared(op, q, backend, tuned).outputs(*arrays)[0], p)
     masks: dict[str, Array] = {}
@@ -92,29 +120,91 @@ def reference(op: Op | str, *arrays: Any, p: Any, exact: bool = True) -> tuple[A
     return Prepared(_op(op), p, "exact" if exact else "reference", tuned=False).outputs(*arrays)
 
 
-def prepare(op: Op | str, *, p: Any, backend: str = "cpu", tuned: bool = True) -> Prepared:
-    """``op`` with its parameters checked and its kernel record built once, to be called many times."""
-    return Prepared(_op(op), p, backend, tuned)
+def prepare(
+    op: Op | str,
+    *,
+    p: Any,
+    backend: str = "cpu",
+    tuned: bool | str = True,
+    constant: Mapping[str, Any] | None = None,
+    stream: Any = None,
+) -> Prepared:
+    """``op`` with its parameters checked and its kernel record built once, to be called many times.
+
+    tuned: as in ``run``. constant: inputs by name that no call changes (weights, a bias, a table): calls leave
+    them out; on a GPU they stay there, and tuned kernels reorder them once. stream: the GPU's stream to work on
+    (an int, or an object of PyTorch, CuPy, Numba or ``__cuda_stream__``), in place of the caller's own.
+    Raises TypeError or ValueError for parameters outside the op's limits and for names that it does not have.
+    """
+    return Prepared(_op(op), p, backend, tuned, constant, stream)
 
 
 class Prepared:
     """An op, its parameters and a backend: a callable."""
 
-    def __init__(self, op: Op, p: Any, backend: str, tuned: bool) -> None:
+    def __init__(
+        self,
+        op: Op,
+        p: Any,
+        backend: str,
+        tuned: bool | str,
+        constant: Mapping[str, Any] | None = None,
+        stream: Any = None,
+    ) -> None:
         if backend not in BACKENDS:
             raise ValueError(f"backend is one of {', '.join(BACKENDS)}; got {backend!r}")
         op.check(p)
         self.op, self.p, self.backend, self.tuned = op, p, backend, tuned
+        self._tuned = _candidates(op, backend, tuned)
+        self._bind = Binder(op, p)
+        self._inputs, self._outputs = (fields_class(*(port.name for port in side)) for side in (op.inputs, op.outputs))
+        self._made: dict[
+            tuple[tuple[str, int], ...], list[tuple[tuple[int, ...], str]]
+        ] = {}  # shape and type of outputs
         self._records: dict[tuple[tuple[str, int], ...], Any] = {}
+        self._chosen: dict[tuple[Any, ...], Tuned | None] = {}  # by sizes and GPU
         self._kernel: Callable[..., None] | None = None
         self._stages: dict[tuple[str, int], Prepared] = {}  # of a composition
         self._wide = widen(p, object if backend == "exact" else np.int64)
+        self._gpu = None
+        self._constant = dict(constant or {})
+        unknown = set(self._constant) - {port.name for port in op.inputs}
+        if unknown:
+            raise ValueError(f"{op.id}: constant names {sorted(unknown)[0]!r}, which is no input of it")
+        if backend == "cuda":
+            from intsim.on_gpu import OnGpu
+
+            self._gpu = OnGpu(op, p, self._record, self._fast, stream)
+            self._constant = self._gpu.constants(self._constant) if self._constant else {}
+        elif stream is not None:
+            raise ValueError(f"only the cuda backend works on a stream; backend is {backend!r}")
 
     def __call__(self, *arrays: Any) -> Any:
         return _one(self.outputs(*arrays))
 
+    def kernel_record(self, **size: int) -> Any:
+        """What a kernel takes as ``p`` for dimensions of these lengths."""
+        return self._record(size)
+
     def outputs(self, *arrays: Any) -> tuple[Array, ...]:
-        bound = bind(self.op, arrays, self.p)
+        if self._constant:
+            given = iter(arrays)
+            filled = [
+                self._constant[port.name] if port.name in self._constant else next(given, None)
+                for port in self.op.inputs
+            ]
+            arrays = (*filled, *given)
+        if self._gpu is not None:
+            place = self._gpu.place(arrays)
+            return self._gpu.handed_back(self.placed(arrays, place), arrays, place)
+        for port, a in zip(self.op.inputs, arrays, strict=False):
+            if not isinstance(a, np.ndarray) and hasattr(a, "__cuda_array_interface__"):
+                raise TypeError(
+                    f"{self.op.id}: {port.name} lies in a GPU's memory: backend='cuda' works on it there, "
+                    f"{self.backend!r} needs a copy on the host"
+                )
+        bound = self._bind(*arrays)
+        self._insist(bound)
         if isinstance(self.op.program, Composition) and self._fast(bound.size) is None:
             return self._composed(bound)
         if not bound.loop:
@@ -124,6 +214,15 @@ class Prepared:
             shapes = (bound.loop + port.shape(self.p, bound.size) for port in self.op.outputs)
             return tuple(a.reshape(shape) for a, shape in zip(flat, shapes, strict=True))
         return self._at_once(bound) if self._fast(bound.size, leading=True) else self._looped(bound)
+
+    def placed(self, arrays: Sequence[Any], place: Any) -> tuple[Any, ...]:
+        """The outputs on the GPU and the stream of ``place``, as they lie there: for a stage of a composition."""
+        assert self._gpu is not None
+        bound = bind(self.op, self._gpu.received(arrays, place), self.p)
+        self._insist(bound, place.gpu)
+        if isinstance(self.op.program, Composition) and self._fast(bound.size, place.gpu) is None:
+            return self._composed(bound, place)
+        return self._gpu.run(bound, place)
 
     def _empty(self, port: Any, bound: Bound) -> Array:
         return np.empty(bound.loop + port.shape(self.p, bound.size), port.storage(self.p))
@@ -138,8 +237,7 @@ class Prepared:
         out = tuple(self._empty(port, bound) for port in self.op.outputs)
         fast = self._fast(bound.size, leading=True)
         assert fast is not None
-        x = fields_class(*(port.name for port in self.op.inputs))(*self._broadcast(bound))
-        fast(x, fields_class(*(port.name for port in self.op.outputs))(*out), self._record(bound.size))
+        fast.load()(self._inputs(*self._broadcast(bound)), self._outputs(*out), self._record(bound.size))
         return out
 
     def _looped(self, bound: Bound) -> tuple[Array, ...]:
@@ -151,28 +249,53 @@ class Prepared:
                 whole[at] = part
         return out
 
-    def _composed(self, bound: Bound) -> tuple[Array, ...]:
+    def _composed(self, bound: Bound, place: Any = None) -> tuple[Array, ...]:
         assert isinstance(self.op.program, Composition)
 
         def stage(name: str, *arrays: Any, p: Any) -> Any:
             key = name, id(p)  # a stage keeps its parameters alive: no other object gets the id
             if key not in self._stages:
-                self._stages[key] = prepare(name, p=p, backend=self.backend, tuned=self.tuned)
-            return self._stages[key](*arrays)
+                forced = self.tuned if _has(get(name), self.tuned) else True
+                self._stages[key] = prepare(name, p=p, backend=self.backend, tuned=forced)
+            one = self._stages[key]
+            return one(*arrays) if place is None else _one(one.placed(arrays, place))
 
         out = self.op.program.wire(stage, *bound.arrays, self.p)
         return out if isinstance(out, tuple) else (out,)
 
-    def _fast(self, size: dict[str, int], *, leading: bool = False) -> Callable[..., None] | None:
-        for t in self.op.tuned if self.tuned else ():
-            if t.backend == self.backend and t.leading == leading and t.serves(self.p, size):
-                module, function = t.where.split(":")
-                made: Callable[..., None] = getattr(importlib.import_module(module), function)
-                return made
+    def _fast(self, size: dict[str, int], gpu: Any = None, *, leading: bool = False) -> Tuned | None:
+        """The tuned kernel for these sizes; on ``gpu`` where one is given."""
+        if not self._tuned:
+            return None
+        key = (leading, gpu and (gpu.capability, gpu.simulated), *size.items())
+        if key not in self._chosen:
+            self._chosen[key] = self._choose(size, gpu, leading)
+        return self._chosen[key]
+
+    def _choose(self, size: dict[str, int], gpu: Any, leading: bool) -> Tuned | None:
+        for t in self._tuned:
+            able = gpu is None or (t.capability <= gpu.capability and not (gpu.simulated and t.not_simulated))
+            if able and t.leading == leading and t.serves(self.p, size):
+                return t
         return None
 
+    def serves(self, *arrays: Any) -> bool:
+        """Whether a tuned kernel would run for these inputs, which lie on the host."""
+        bound = self._bind(*arrays)
+        return self._served(bound, None if self._gpu is None else self._gpu.place(arrays).gpu)
+
+    def _served(self, bound: Bound, gpu: Any) -> bool:
+        if not bound.loop or not foldable(self.op, bound):
+            at_once = bool(bound.loop) and self._fast(bound.size, gpu, leading=True) is not None
+            return at_once or self._fast(bound.size, gpu) is not None
+        return self._fast(folded_size(self.op, bound), gpu) is not None
+
+    def _insist(self, bound: Bound, gpu: Any = None) -> None:
+        if isinstance(self.tuned, str) and self._tuned and not self._served(bound, gpu):
+            raise NotServed(f"{self.op.id}: {self.tuned} does not serve these parameters and sizes: {bound.size}")
+
     def _record(self, size: dict[str, int]) -> Any:
-        key = tuple(sorted(size.items()))
+        key = tuple(size.items())
         if key not in self._records:
             try:
                 self._records[key] = record(self.p, size)
@@ -192,14 +315,16 @@ class Prepared:
                 in_type(op, port, p, a)
                 for port, a in zip(op.outputs, out if isinstance(out, tuple) else (out,), strict=True)
             )
-        made = tuple(np.empty(port.shape(p, size), port.storage(p)) for port in op.outputs)
+        key = tuple(size.items())
+        if key not in self._made:
+            self._made[key] = [(port.shape(p, size), port.storage(p)) for port in op.outputs]
+        made = tuple([np.empty(shape, dtype) for shape, dtype in self._made[key]])
         if made[0].size == 0:
             return made
-        x = fields_class(*(port.name for port in op.inputs))(*map(kernel_view, arrays))
-        y = fields_class(*(port.name for port in op.outputs))(*map(kernel_view, made))
+        x, y = self._inputs(*map(kernel_view, arrays)), self._outputs(*map(kernel_view, made))
         fast = self._fast(size)
         if fast is not None:
-            fast(x, y, rec)
+            fast.load()(x, y, rec)
         else:
             if self._kernel is None:
                 self._kernel = importlib.import_module(f"intsim.backends.{self.backend}").compile(op.name, op.program)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum, unique
+from functools import cache
 
 
 @unique
@@ -62,6 +63,11 @@ class Granularity(Enum):
     PER_GROUP = "per group"
 
 
+@cache  # asked for many times in every call
+def _storage(bits: int, signed: bool) -> str:
+    return f"{'int' if signed else 'uint'}{next(b for b in (8, 16, 32, 64) if bits <= b)}"
+
+
 @dataclass(frozen=True, slots=True)
 class IntType:
     """A two's complement or unsigned integer, 2 to 64 bits wide (unsigned: to 62).
@@ -92,8 +98,7 @@ class IntType:
     @property
     def storage(self) -> str:
         """The NumPy type of an array of these."""
-        bits = next(b for b in (8, 16, 32, 64) if self.bits <= b)
-        return f"{'int' if self.signed else 'uint'}{bits}"
+        return _storage(self.bits, self.signed)
 
     def __str__(self) -> str:
         return f"{'' if self.signed else 'u'}int{self.bits}{'_narrow' if self.narrow_range else ''}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,11 @@ from intsim.numerics import FloatType, IntType, NumberType
 from intsim.params import Integer, Params, Stage, conditions, kinds
 
 Dtype = NumberType | Callable[[Any], NumberType]
+
+
+@cache  # asked for many times in every call
+def _words(dims: str) -> tuple[str, ...]:
+    return tuple(dims.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class Port:
 
     @property
     def core(self) -> tuple[str, ...]:
-        return tuple(self.dims.split())
+        return _words(self.dims)
 
     def shape(self, p: Any, size: Mapping[str, int]) -> tuple[int, ...]:
         """The shape of the stored array."""
@@ -112,12 +119,27 @@ class Tuned:
     """A faster implementation that must equal the program. ``where`` is imported only when used.
 
     leading: it takes all leading dimensions at once, where they would be calls of their own.
+    capability: the least compute capability of a GPU that it runs on (backend "cuda", where it is called
+        with a fourth argument, the ``Queue`` that it launches on).
+    not_simulated: why it cannot run in Numba's CUDA simulator; empty where it can.
     """
 
     backend: str
     where: str  # "module:function", called as function(x, out, record)
     serves: Callable[[Any, Mapping[str, int]], bool]  # (params, dims): what it was written for
     leading: bool = False
+    capability: tuple[int, int] = (7, 0)
+    not_simulated: str = ""
+
+    def load(self) -> Callable[..., None]:
+        return _loaded(self.where)
+
+
+@cache  # asked for in every call
+def _loaded(where: str) -> Callable[..., None]:
+    module, function = where.split(":")
+    made: Callable[..., None] = getattr(importlib.import_module(module), function)
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -174,9 +176,14 @@ def real(default: float = float("nan")) -> Any:
     return _field(Real(), default)
 
 
-def kinds(params: Any) -> dict[str, Kind]:
+def kinds(params: Any) -> Mapping[str, Kind]:
     """The kind of each field of a Params class or object."""
-    return {f.name: f.metadata["kind"] for f in dataclasses.fields(params)}
+    return _kinds(params if isinstance(params, type) else type(params))
+
+
+@cache
+def _kinds(cls: Any) -> Mapping[str, Kind]:
+    return MappingProxyType({f.name: f.metadata["kind"] for f in dataclasses.fields(cls)})
 
 
 # -- the record a kernel takes ---------------------------------------------------------------------
@@ -271,12 +278,18 @@ def holds(kind: Kind, value: Any) -> bool:
     return True
 
 
-def conditions(params: type[Params]) -> list[tuple[str, str, Callable[[Any], bool]]]:
+def conditions(params: type[Params]) -> tuple[tuple[str, str, Callable[[Any], bool]], ...]:
     """Every limit as (label, text, predicate): the fields in order, then the conditions across them."""
+    cls: Any = params  # to mypy a class whose instances may hash otherwise is not hashable
+    return _conditions(cls)
+
+
+@cache
+def _conditions(params: Any) -> tuple[tuple[str, str, Callable[[Any], bool]], ...]:
     fields = {n: k for n, k in kinds(params).items() if not isinstance(k, Real)}
     single = [(describe(k, n), lambda p, n=n, k=k: holds(bounded(k, p), getattr(p, n))) for n, k in fields.items()]
     across = [(limit.text, limit.holds) for limit in params.limits]
-    return [(f"C{i}", text, test) for i, (text, test) in enumerate([*single, *across], start=1)]
+    return tuple((f"C{i}", text, test) for i, (text, test) in enumerate([*single, *across], start=1))
 
 
 def changes(params: Any) -> Iterator[tuple[str, Any]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from intsim.backends.cpu import shared_out
 from intsim.binding import Array
 from intsim.execute import Prepared
 from intsim.numerics import IntType, Rounding, int8
 from intsim.registry import get
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
+PIECE = 2**19  # accumulators run at a time: enough to hide the cost of a call
 WIDEST = 16  # bits of a result: one threshold a value
 UNWRAPPED = 31  # from this shift on no variant shifts left first, so none can wrap
 
@@ -99,6 +102,37 @@ def compare(listed: list[Candidate]) -> Comparison:
         for b in groups[at + 1 :]
     ]
     return Comparison(tuple(tuple(listed[i].name for i in group) for group in groups), tuple(between))
+
+
+def exhaust(
+    one: Candidate,
+    other: Candidate,
+    between: tuple[int, int] = (LOWEST, HIGHEST),
+    done: Callable[[int], None] = lambda accumulators: None,
+) -> Difference | None:
+    """Runs both on every accumulator ``between`` two (both included), and assumes nothing of either.
+
+    Returns the difference between them, or None. done: hears how many more were compared, from several threads.
+    """
+    low, high = between
+    found: list[tuple[int, int]] = []  # (how many differ, the least of them), a piece that has any
+
+    def part(first: int, last: int) -> None:
+        for piece in range(first, last):
+            start = low + piece * PIECE
+            acc = np.arange(start, min(start + PIECE, high + 1), dtype=np.int32).reshape(-1, 1)
+            a, b = one.run(acc), other.run(acc)
+            if a.tobytes() != b.tobytes():
+                at = np.flatnonzero(a != b)
+                found.append((at.size, int(acc[at[0], 0])))
+            done(acc.size)
+
+    shared_out(part, -(-(high + 1 - low) // PIECE), high + 1 - low)
+    if not found:
+        return None
+    acc = min(least for _, least in found)
+    gives = [int(candidate.run(np.array([[acc]], np.int32))[0, 0]) for candidate in (one, other)]
+    return Difference(one.name, other.name, sum(count for count, _ in found), acc, *gives)
 
 
 def _thresholds(candidate: Candidate) -> Array:

@@ -9,7 +9,7 @@ import click
 from intsim import __version__
 
 # verb -> the module of this package that holds a click command of that name
-_VERBS = ("check", "profiles", "ops", "golden", "model", "train", "warmup")
+_VERBS = ("check", "selftest", "profiles", "ops", "golden", "model", "train", "warmup")
 
 
 class _Verbs(click.Group):

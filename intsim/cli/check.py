@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from intsim.oracle.adapter import Adapter
-    from intsim.oracle.runner import Isolated
+    from intsim.oracle.runner import InProcess, Isolated
 
 SHOWN = 5  # failures in full
 
@@ -26,6 +26,13 @@ SHOWN = 5  # failures in full
 @click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="Limit for one case of a backend.")
 @click.option(
     "--in-process", is_flag=True, help="Call the backend in this process: for a debugger; a crash ends the run."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where inputs and output buffers lie: cuda gives device arrays (DLPack, __cuda_array_interface__).",
 )
 @click.option("--all", "show_all", is_flag=True, help=f"Show every failure in full, not only {SHOWN} an op.")
 @click.option(
@@ -43,6 +50,7 @@ def check(
     seed: str,
     timeout: float,
     in_process: bool,
+    device: str,
     show_all: bool,
     record: Path | None,
 ) -> None:
@@ -66,7 +74,9 @@ def check(
         raise click.UsageError("--record takes a whole check: leave out --op and --case")
     if install:
         _install(backend, python)
-    adapter, runner = _load(backend, profile, None if in_process else timeout, python)
+    if device == "cuda":
+        _need_cuda()
+    adapter, runner = _load(backend, profile, None if in_process else timeout, python, device)
     versions = "  ".join(f"{name} {version}" for name, version in adapter.versions().items())
     click.echo(f"intsim {__version__}  {adapter.name}  {versions}  python {sys.version.split()[0]}  seed {seed!r}\n")
     if backend == "cpu" and not case:
@@ -74,11 +84,13 @@ def check(
     if not case:
         click.echo(report.HEADER)
 
+    named = f"{backend} --device cuda" if device == "cuda" else backend
+
     def progress(row: judge.Row) -> None:
         if not case:
             click.echo(report.line(row))
         for failure in row.failures if show_all else row.failures[:SHOWN]:
-            click.echo("\n" + report.describe(failure, backend) + "\n")
+            click.echo("\n" + report.describe(failure, named) + "\n")
         left = len(row.failures) - SHOWN
         if left > 0 and not show_all:
             click.echo(f"   ... and {left} more failures of {row.op.id} (--all shows them)\n")
@@ -124,25 +136,25 @@ def _install(backend: str, python: str | None) -> None:
 
 
 def _load(
-    backend: str, profile: str | None, timeout: float | None, python: str | None
-) -> tuple[Adapter, Isolated | None]:
+    backend: str, profile: str | None, timeout: float | None, python: str | None, device: str
+) -> tuple[Adapter, Isolated | InProcess | None]:
     """The adapter, and the process of its own that a kernel of unknown origin gets where there is a ``timeout``."""
     from intsim.oracle import judge
     from intsim.oracle.adapter import BUILT_IN, PROGRAM, load, systems
     from intsim.oracle.program import Program
     from intsim.oracle.protocol import WorkerFailed
-    from intsim.oracle.runner import ChildFailed, Isolated
+    from intsim.oracle.runner import ChildFailed, InProcess, Isolated
 
-    runner = None
+    runner: Isolated | None = None
     try:
         apart = backend.startswith(PROGRAM) or backend in (*BUILT_IN, *systems())
         if timeout is not None and not apart:
-            runner = Isolated(backend, timeout, profile)  # before it is loaded here: its import may crash too
+            runner = Isolated(backend, timeout, profile, device)  # before it is loaded here: its import may crash too
         adapter = load(backend, profile, python)
         if isinstance(adapter, Program) and timeout is not None:
             adapter.timeout = timeout
         adapter.versions()  # a worker that cannot start says so here
-        return adapter, runner
+        return adapter, runner or InProcess(adapter, device)
     except ChildFailed as failed:
         click.echo(f"{backend} could not be loaded: {failed}", err=True)
         sys.exit(judge.FAILED_TO_RUN if failed.timed_out or "Error" not in str(failed) else judge.USAGE)
@@ -151,6 +163,14 @@ def _load(
     except WorkerFailed as failed:
         click.echo(f"{backend} could not be started: {failed}", err=True)
         sys.exit(judge.FAILED_TO_RUN)
+
+
+def _need_cuda() -> None:
+    from intsim.oracle.adapters.builtin import no_gpu
+
+    reason = no_gpu()
+    if reason:
+        raise click.UsageError(reason)
 
 
 def _compile(ops: tuple[str, ...]) -> None:

@@ -40,6 +40,12 @@ def list_(family: str | None, as_json: bool) -> None:
 @click.option(
     "--compare", is_flag=True, help="With NAME requantize: which variants differ, over all int32 accumulators."
 )
+@click.option(
+    "--exhaust",
+    nargs=2,
+    metavar="ONE OTHER",
+    help="For --compare: run these two on all 2**32 accumulators, as --compare names them.",
+)
 @click.option("--multiplier", type=int, help="For --compare: the scale is multiplier / 2**shift.")
 @click.option("--shift", type=int, help="For --compare.")
 @click.option("--zero-point", type=int, default=0, show_default=True, help="For --compare.")
@@ -48,6 +54,7 @@ def show(
     name: str,
     as_json: bool,
     compare: bool,
+    exhaust: tuple[str, str] | None,
     multiplier: int | None,
     shift: int | None,
     zero_point: int,
@@ -57,15 +64,18 @@ def show(
 
     \b
     intsim ops show requantize --compare --multiplier 1518500249 --shift 39
-    says which variants give the same result on every accumulator, with counter-examples for the others.
+    says which variants give the same result on every accumulator, with counter-examples for the others. It relies on
+    their being monotone; with --exhaust 'single_rounding TIES_TO_EVEN' dyadic it runs these two on every accumulator.
     """
     from intsim import registry
 
     if compare:
         if name.split(".", maxsplit=1)[0] != "requantize" or multiplier is None or shift is None:
             raise click.UsageError("--compare takes NAME requantize, --multiplier and --shift")
-        _compare(multiplier, shift, zero_point, dtype)
+        _compare(multiplier, shift, zero_point, dtype, exhaust)
         return
+    if exhaust:
+        raise click.UsageError("--exhaust goes with --compare")
 
     try:
         op = registry.get(name)
@@ -141,7 +151,7 @@ def _facts(op: Op) -> dict[str, Any]:
     }
 
 
-def _compare(multiplier: int, shift: int, zero_point: int, dtype: str) -> None:
+def _compare(multiplier: int, shift: int, zero_point: int, dtype: str, exhaust: tuple[str, str] | None) -> None:
     from intsim.analysis import requantizers
     from intsim.numerics import IntType
 
@@ -149,6 +159,9 @@ def _compare(multiplier: int, shift: int, zero_point: int, dtype: str) -> None:
         listed = requantizers.candidates(multiplier, shift, zero_point, IntType.parse(dtype))
     except ValueError as wrong:
         raise click.UsageError(str(wrong)) from None
+    if exhaust:
+        _exhaust(listed, *exhaust)
+        return
     found = requantizers.compare(listed)
     click.echo(f"scale {multiplier / 2.0**shift:.9g}, zero point {zero_point}, {dtype}: every int32 accumulator")
     if shift < requantizers.UNWRAPPED:
@@ -160,6 +173,28 @@ def _compare(multiplier: int, shift: int, zero_point: int, dtype: str) -> None:
     for d in found.differences:
         pair = f"{label_of[d.one]} {label_of[d.other]}"
         click.echo(f"{pair:5} {d.count:13,}  acc = {d.acc}: {d.one_gives} and {d.other_gives}")
+
+
+def _exhaust(listed: list[Any], *names: str) -> None:
+    import time
+
+    from intsim.analysis import requantizers
+
+    by_name = {candidate.name: candidate for candidate in listed}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise click.UsageError(f"there is no {missing[0]!r} at this scale; there are {', '.join(by_name)}")
+    one, other = (by_name[name] for name in names)
+    start = time.perf_counter()
+    with click.progressbar(length=2**32, label=f"{one.name} and {other.name}") as bar:
+        found = requantizers.exhaust(one, other, done=bar.update)
+    took = f"all 2**32 accumulators ran in {time.perf_counter() - start:.1f} s"
+    if found is None:
+        click.echo(f"equal: {took}")
+    else:
+        click.echo(
+            f"differ on {found.count:,}, first at acc = {found.acc}: {found.one_gives} and {found.other_gives} ({took})"
+        )
 
 
 def _parameters(params: Any, prefix: str = "") -> list[dict[str, str]]:

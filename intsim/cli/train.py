@@ -45,6 +45,7 @@ def _common(sizes: dict[str, Any], **defaults: Any) -> Callable[[Any], Any]:
         ),
         click.option("--norm", type=click.Choice(["l1", "standard"]), default="l1", show_default=True),
         click.option("--degree", default=3, show_default=True, help="Of the polynomial attention."),
+        click.option("--shift", type=float, help="Its b before training.  [default: the degree]"),
         click.option("--positions", type=click.Choice(["learned", "sinusoidal"]), default="learned", show_default=True),
         click.option("--post-norm", is_flag=True, help="Norms after each sum instead of before each block."),
         click.option("--steps", default=defaults["steps"], show_default=True, help="Updates."),
@@ -116,12 +117,8 @@ def translation(
             [_cut(vocabulary.encode([p[i] for p in part]), shape) for i in (0, 1)] for part in (learned, held)
         )
         run = _run(given, shape, smoothing=0.1, decay=0.01)
-        done = _train(
-            run,
-            given,
-            lambda chance: batches.shuffled(ids[0], ids[1], given["batch"], chance),
-            batches.pairs(check[0], check[1], given["batch"]),
-        )
+        made, looked = (batches.Pairs(s, t, given["batch"]) for s, t in (ids, check))
+        done = _train(run, given, made.shuffled, looked.batches())
         run.write(vocabulary, pairs=len(learned), finished=done)
         _end(run, done)
 
@@ -232,6 +229,7 @@ def _run(given: dict[str, Any], shape: Architecture, *, smoothing: float, decay:
         rate=given["rate"],
         warmup=given["warmup"],
         dropout=given["dropout"],
+        shift=float(given["degree"]) if given["shift"] is None else given["shift"],
         smoothing=smoothing,
         decay=decay,
         every=given["every"],

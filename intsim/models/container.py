@@ -31,10 +31,11 @@ Model = TypeVar("Model")
 def save(path: str | Path, header: dict[str, Any], tensors: Mapping[str, Array], steps: Mapping[str, Any]) -> int:
     """Writes a model, whole or not at all; returns the size in bytes.
 
-    steps: (operation, parameters) of each place. Raises OSError where the path cannot be written.
+    steps: (operation, parameters) of each place, where they do not follow from the tensors.
+    Raises OSError where the path cannot be written.
     """
     tensors = dict(tensors)
-    listed = {}
+    listed: dict[str, Any] = {}
     for name, (op, params) in steps.items():
         fields, arrays = _packed(f"{name}:", params)
         listed[name] = {"op": get(op).id, "params": fields}
@@ -42,9 +43,9 @@ def save(path: str | Path, header: dict[str, Any], tensors: Mapping[str, Array],
     floats = [name for name, a in tensors.items() if a.dtype.kind not in "iu"]
     assert not floats, floats
     tensors = {name: np.ascontiguousarray(a) for name, a in sorted(tensors.items())}
-    header = header | {"steps": listed}
+    header = header | ({"steps": listed} if listed else {})
     header["sha256"] = digest(header, tensors)
-    text = json.dumps(header)  # in the order of the steps
+    text = json.dumps(header, separators=(",", ":"))  # in the order of the steps
     # One key alone: safetensors writes several in no fixed order.
     return replace(Path(path), need("safetensors.numpy").save(tensors, metadata={KEY: text}))
 
@@ -93,9 +94,9 @@ def load(
         found = header.pop("sha256")
         if found != digest(header, tensors):
             raise ValueError("the sha256 of its contents is not the one written in it: the file is damaged")
-        if TOKENIZER not in tensors:
-            raise ValueError(f"the model lacks tensor {TOKENIZER}; convert the checkpoint again")
-        steps = {name: _step(name, step["op"], step["params"], tensors) for name, step in header["steps"].items()}
+        steps = {
+            name: _step(name, step["op"], step["params"], tensors) for name, step in header.get("steps", {}).items()
+        }
         return make(header, tensors, steps)
     except (ValueError, TypeError, KeyError, AttributeError) as wrong:
         said = f"the metadata lacks {wrong}" if isinstance(wrong, KeyError) else str(wrong)

@@ -44,6 +44,8 @@ def read(path: str | Path) -> IntegerModel:
 
 
 def _model(header: dict[str, Any], tensors: dict[str, Array], steps: dict[str, Params]) -> IntegerModel:
+    if TOKENIZER not in tensors:
+        raise ValueError(f"the model lacks tensor {TOKENIZER}; convert the checkpoint again")
     tokenizer = tensors.pop(TOKENIZER).tobytes()
     model = IntegerModel(Shape(**header["shape"]), steps, tensors, header["scales"], tokenizer, header["source"])
     check(model)

@@ -45,7 +45,7 @@ def stream(
     new = np.array([begin], np.int32)
     left = _room(model, len(source), len(begin), most)
     while left > 0:
-        token = int(model.best(model.step(state, new, last=True))[0])
+        token = int(model.next(state, new)[0])
         if token in (END, PAD):
             return
         yield token
@@ -83,7 +83,7 @@ def _greedy_batch(
     new = np.full((len(chosen), 1), BEGIN, np.int32)
     room = {i: _room(model, len(sources[i]), 1, 0) for i in chosen}
     while len(alive):
-        tokens = model.best(model.step(state, new, last=True))
+        tokens = model.next(state, new)
         goes_on = np.array([
             token not in (END, PAD) and len(made[i]) + 1 < room[i] for i, token in zip(alive, tokens, strict=True)
         ])  # fmt: skip

@@ -163,6 +163,10 @@ class Transformer(ABC, Generic[Value]):
             x = self.rows(x, places.reshape(-1))
         return self._seen(see, "logits", self.logits(x))
 
+    def next(self, state: State, ids: Array) -> Array:
+        """``best`` of the ``step`` behind each text's last token."""
+        return self.best(self.step(state, ids, last=True))
+
     def _layer(
         self, name: str, x: Value, stop: Array, see: Observer | None, state: State | None = None, number: int = 0
     ) -> Value:

@@ -84,12 +84,14 @@ def _parsed(option: str, text: str, kind: Any) -> Any:
 class PropagatedModel:
     """An Integer Transformer. ``source`` is for people: where the weights came from, and their sha256.
 
-    steps: the parameters of the operation at each place. tensors: int8 weights, int32 mantissas and int16
-    exponents of their scales. tokenizer: the text of tokenizer.json.
+    parts: what a file holds, from which the rest follows (``transformer_parts``). steps: the parameters of the
+    operation at each place. tensors: int8 weights, int32 mantissas and int16 exponents of the tables' scales.
+    tokenizer: the text of tokenizer.json.
     """
 
     shape: Architecture
     options: Options
+    parts: dict[str, Array]
     steps: dict[str, Params]
     tensors: dict[str, Array]
     tokenizer: str

@@ -11,6 +11,7 @@ import numpy as np
 
 from intsim.binding import Array
 from intsim.op import Port
+from intsim.oracle.buffers import POISON
 from intsim.oracle.cases import Case
 from intsim.params import Integer, Stage, kinds
 
@@ -68,11 +69,13 @@ class Judgement:
 
 
 def as_arrays(returned: Any) -> tuple[Array, ...] | None:
-    """What a backend returned as NumPy arrays, without copies; None where it is nothing of that kind."""
+    """What a backend returned as NumPy arrays, copied from a GPU only; None where it is nothing of that kind."""
     made = []
     for one in returned if isinstance(returned, (tuple, list)) else (returned,):
         if isinstance(one, (np.ndarray, np.generic)):
             made.append(np.asarray(one))
+        elif hasattr(one, "to_host"):
+            made.append(one.to_host())
         elif hasattr(one, "__dlpack__"):
             made.append(np.from_dlpack(one))
         elif hasattr(one, "__array__"):
@@ -111,6 +114,8 @@ def bits(a: Array) -> Array:
 
 def _describe(got: Array, wanted: Array, unequal: Array) -> str:
     """What the differing elements have in common."""
+    if (np.ascontiguousarray(got[unequal]).view(np.uint8) == POISON).all():
+        return "all of them still hold the poison: the kernel did not write them"
     if got.dtype.kind == "f":
         return ""
     gap = got[unequal].astype(object) - wanted[unequal].astype(object)

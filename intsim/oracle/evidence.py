@@ -66,7 +66,7 @@ def of(report: Report, target: str, profile: str | None) -> list[Line]:
             len(row.judgements) - row.judged - len(row.failures),
             report.versions,
             datetime.datetime.now(datetime.UTC).date().isoformat(),
-            _machine(),
+            machine(),
         )
         for row in report.rows
     ]
@@ -87,7 +87,8 @@ def _text(value: Any) -> str:
     return str(getattr(value, "name", value))
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Architecture and processor."""
     from llvmlite import binding
 
     return f"{platform.machine()} {binding.get_host_cpu_name()}"

@@ -33,13 +33,15 @@ class Stream:
         self._seed = seed
         self._block = 0
         self._bytes = b""
+        self._at = 0
 
     def _take(self, count: int) -> int:
-        while len(self._bytes) < count:
-            self._bytes += hashlib.shake_256(f"{self._seed}|{self._block}".encode()).digest(4096)
+        while len(self._bytes) < self._at + count:
+            block = hashlib.shake_256(f"{self._seed}|{self._block}".encode()).digest(4096)
+            self._bytes, self._at = self._bytes[self._at :] + block, 0
             self._block += 1
-        taken, self._bytes = self._bytes[:count], self._bytes[count:]
-        return int.from_bytes(taken, "little")
+        self._at += count
+        return int.from_bytes(self._bytes[self._at - count : self._at], "little")
 
     def integer(self, low: int, high: int) -> int:
         # Sixteen bits more than the range needs: no value is likelier than another by more than 2**-16.

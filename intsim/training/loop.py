@@ -32,6 +32,7 @@ class Recipe:
 
     steps: updates. rate: the highest learning rate, reached after ``warmup`` steps and brought to 0 by
     a cosine. smoothing: of the labels. decay: of the weights. average: of the weights kept, per step.
+    shift: b of the polynomial attention before training.
     every: steps between two looks at the validation data, each of which can be resumed from.
     """
 
@@ -41,6 +42,7 @@ class Recipe:
     dropout: float
     smoothing: float
     decay: float
+    shift: float = 1.0
     average: float = 0.999
     every: int = 500
     seed: int = 1
@@ -70,7 +72,7 @@ class Run:
         self.folder, self.shape, self.recipe, self.device = folder, shape, recipe, device
         torch.manual_seed(recipe.seed)
         torch.set_float32_matmul_precision("high")  # TF32 where the device has it: a training needs no more
-        self.network = Network(shape, recipe.dropout).to(device)
+        self.network = Network(shape, recipe.dropout, recipe.shift).to(device)
         matrices = [p for p in self.network.parameters() if p.ndim == 2]
         vectors = [p for p in self.network.parameters() if p.ndim != 2]
         self._optimizer = torch.optim.AdamW(

@@ -2,8 +2,9 @@
 
 Source: Lin et al. 2020, Towards Fully 8-bit Integer Inference for the Transformer Model (Eq. 11 to 13).
 The paper leaves open the degree, the shape and start of b and delta, and the constant of the L1 norm:
-here the degree is a choice, b and delta are learned per head from 1 and 0.05, and the gain takes up
-the constant.
+here the degree n is a choice, b and delta are learned per head, and the gain takes up the constant.
+delta begins at 0.05. With b = n at the start the logarithm of a weight has at 0 the slope 1, as that of
+softmax has: it trained better than b = 1 (``intsim train`` begins so; reference_outputs/records).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from intsim.models.architecture import Architecture, AttentionKind, NormKind, Po
 from intsim.models.vocabulary import PAD
 
 EPSILON = 1e-5  # keeps a norm's quotient and an attention's finite
-FIRST_SHIFT, FIRST_FLOOR = 1.0, 0.05  # b and delta before training
+FIRST_SHIFT, FIRST_FLOOR = 1.0, 0.05  # b and |delta| before training
 
 
 class L1Norm(nn.Module):
@@ -38,12 +39,12 @@ class L1Norm(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention. ``visible``: bool, broadcastable to [batch, heads, queries, keys]."""
 
-    def __init__(self, shape: Architecture, dropout: float) -> None:
+    def __init__(self, shape: Architecture, dropout: float, shift: float = FIRST_SHIFT) -> None:
         super().__init__()
         self.shape, self.dropout = shape, dropout
         self.query, self.key, self.value, self.out = (nn.Linear(shape.width, shape.width) for _ in range(4))
         if shape.attention is AttentionKind.POLYNOMIAL:
-            self.shift = nn.Parameter(torch.full((shape.heads,), FIRST_SHIFT))
+            self.shift = nn.Parameter(torch.full((shape.heads,), shift))
             self.floor = nn.Parameter(torch.full((shape.heads,), FIRST_FLOOR))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -68,12 +69,12 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """Self-attention, cross-attention where there is a memory, feed-forward; a norm and a sum around each."""
 
-    def __init__(self, shape: Architecture, dropout: float, *, cross: bool) -> None:
+    def __init__(self, shape: Architecture, dropout: float, shift: float, *, cross: bool) -> None:
         super().__init__()
         self.first, self.dropout = shape.norm_first, dropout
-        self.self_norm, self.self_attention = _norm(shape), Attention(shape, dropout)
+        self.self_norm, self.self_attention = _norm(shape), Attention(shape, dropout, shift)
         if cross:
-            self.cross_norm, self.cross_attention = _norm(shape), Attention(shape, dropout)
+            self.cross_norm, self.cross_attention = _norm(shape), Attention(shape, dropout, shift)
         self.cross = cross
         self.feed_norm = _norm(shape)
         self.feed_up, self.feed_down = nn.Linear(shape.width, shape.feed), nn.Linear(shape.feed, shape.width)
@@ -95,9 +96,12 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """The whole Transformer; ids go in, logits come out. ``PAD`` in a source is never seen."""
+    """The whole Transformer; ids go in, logits come out. ``PAD`` in a source is never seen.
 
-    def __init__(self, shape: Architecture, dropout: float = 0.0) -> None:
+    shift: b of the polynomial attention before training.
+    """
+
+    def __init__(self, shape: Architecture, dropout: float = 0.0, shift: float = FIRST_SHIFT) -> None:
         super().__init__()
         self.shape, self.dropout = shape, dropout
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
@@ -106,10 +110,10 @@ class Network(nn.Module):
         else:
             self.register_buffer("sinusoids", sinusoids(shape.positions, shape.width), persistent=False)
         made = range(shape.layers)
-        self.decoder = nn.ModuleList(Layer(shape, dropout, cross=shape.translates) for _ in made)
+        self.decoder = nn.ModuleList(Layer(shape, dropout, shift, cross=shape.translates) for _ in made)
         self.decoder_norm = _norm(shape)
         if shape.translates:
-            self.encoder = nn.ModuleList(Layer(shape, dropout, cross=False) for _ in made)
+            self.encoder = nn.ModuleList(Layer(shape, dropout, shift, cross=False) for _ in made)
             self.encoder_norm = _norm(shape)
         self._begin()
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from intsim.analysis.requantizers import Comparison, candidates, compare
+from intsim.analysis import requantizers
+from intsim.analysis.requantizers import (
+    HIGHEST,
+    LOWEST,
+    Candidate,
+    Comparison,
+    Difference,
+    candidates,
+    compare,
+    exhaust,
+)
 from intsim.cli import main
 from intsim.numerics import int8
 
@@ -60,6 +72,33 @@ def test_counts_are_those_of_a_plain_scan() -> None:
         assert d.count == int((results[d.one] != results[d.other]).sum())
 
 
+def test_an_exhaustive_run_finds_what_the_thresholds_say() -> None:
+    listed = {c.name: c for c in candidates(2**30 + 12345, 36, dtype=int8)}
+    found = {(d.one, d.other): d for d in compare(list(listed.values())).differences}
+    pair = "single_rounding TOWARD_NEGATIVE", "double_rounding"
+    told: list[int] = []
+    got = exhaust(*(listed[name] for name in pair), (-(2**14), 2**14), done=told.append)
+    assert got == found[pair], "all accumulators that do not saturate lie between these"
+    assert sum(told) == 2**15 + 1
+    same = listed["single_rounding TIES_TO_EVEN"]
+    assert exhaust(same, same, (-(2**14), 2**14)) is None
+
+
+@pytest.mark.parametrize("acc", [LOWEST, -(2**20), -(2**20) - 1, 5, HIGHEST])
+def test_an_exhaustive_run_reaches_every_piece_and_its_ends(acc: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = {c.name: c for c in candidates(1, 20)}
+    even = listed["single_rounding TIES_TO_EVEN"]
+
+    def wrong(column: Any) -> Any:
+        return even.run(column) ^ (column == acc).astype(np.int8)
+
+    monkeypatch.setattr(requantizers, "PIECE", 2**15)
+    between = max(acc - 2**16, LOWEST), min(acc + 2**16, HIGHEST)
+    found = exhaust(even, Candidate("wrong", wrong), between)  # type: ignore[arg-type]
+    value = int(even(np.array([acc]))[0])
+    assert found == Difference(even.name, "wrong", 1, acc, value, value ^ 1)
+
+
 def show(*options: str) -> Result:
     return CliRunner().invoke(main, ["ops", "show", *options])
 
@@ -77,6 +116,8 @@ def test_the_command_lists_classes_and_counter_examples() -> None:
     "options",
     [
         ("requantize", "--compare"),
+        ("requantize", "--exhaust", "dyadic", "double_rounding"),
+        ("requantize", "--compare", "--multiplier", "1", "--shift", "40", "--exhaust", "dyadic", "half_up"),
         ("softmax.ibert", "--compare", "--multiplier", "1", "--shift", "2"),
         ("requantize", "--compare", "--multiplier", "0", "--shift", "34"),
         ("requantize", "--compare", "--multiplier", "5", "--shift", "99"),

@@ -46,7 +46,7 @@ def test_everything_holds_uncompiled_and_simulated_and_is_covered(tmp_path: Path
         env=environment,
         capture_output=True,
         text=True,
-        timeout=1400,
+        timeout=3000,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

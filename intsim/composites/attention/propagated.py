@@ -14,15 +14,24 @@ Differs from ``polynomial``: nothing is calibrated, and the sum of the weights s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from intsim.numerics import IntType, Overflow, int8, int16, int32, uint8
-from intsim.op import Composition, Op, Port, Size
+from intsim.numerics import IntType, Overflow, Rounding, int8, int16, int32, uint8
+from intsim.op import Composition, Op, Port, Size, Tuned
 from intsim.ops.matmul import integer as matmul
-from intsim.ops.propagate import MADE_SCALE, Policy, Probabilities, join as joining, polynomial as weights, scale_ports
+from intsim.ops.propagate import (
+    MADE_SCALE,
+    WHOLE,
+    Policy,
+    Probabilities,
+    join as joining,
+    polynomial as weights,
+    scale_ports,
+)
 from intsim.params import Limit, Params as Base, stage
 from intsim.registry import register
 
@@ -111,6 +120,18 @@ def wire(
     return run("propagate.join", *(a.swapaxes(len(loop), len(loop) + 1) for a in rows), p=p.join)
 
 
+def whole_registers(p: Any, size: Mapping[str, int]) -> bool:
+    """Whether the vector kernel serves: 8-bit weights, rounded half away from zero, and heads of whole registers."""
+    inner = p.polynomial
+    return bool(
+        inner.rounding == p.join.rounding == Rounding.TIES_TO_AWAY
+        and inner.dtype == uint8
+        and inner.probabilities == Probabilities.DENOMINATOR
+        and size["c"] % (2 * WHOLE) == 0
+        and size["d"] % WHOLE == 0
+    )
+
+
 def examples() -> dict[str, Any]:
     q = np.array([[[-128, 127, 1], [5, -3, 9]], [[127, 127, 127], [0, 0, 1]], [[0, 0, 0], [40, 50, -60]]], np.int8)
     k = np.array([[[-128, 127, 0], [1, 2, 3]], [[-9, 4, 0], [127, -127, 3]], [[-128, -128, 5], [7, 7, 7]]], np.int8)
@@ -152,5 +173,9 @@ OP = register(
         program=Composition(wire),
         sizes={"h": Size(1), "c": Size(1, WIDEST), "t": Size(1, LONGEST), "d": Size(1)},
         examples=examples,
+        tuned=(
+            Tuned("cpu", "intsim.composites.attention._cpu_propagated:attend", whole_registers),
+            Tuned("cpu", "intsim.composites.attention._cpu_propagated:stacked", whole_registers, leading=True),
+        ),
     )
 )

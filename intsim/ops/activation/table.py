@@ -15,9 +15,11 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8
-from intsim.op import Elementwise, Op, Port
+from intsim.op import Elementwise, Op, Port, Tuned
 from intsim.params import Params as Base, int_type
 from intsim.registry import register
+
+WORTH_TUNING = 1 << 14  # elements: below, the one kernel of the program, which serves every type, is as good
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,5 +57,10 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
+        tuned=(
+            Tuned(
+                "cpu", "intsim.ops.activation._cpu_table:table", lambda p, size: size["m"] * size["n"] > WORTH_TUNING
+            ),
+        ),
     )
 )

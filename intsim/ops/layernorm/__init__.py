@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 LONGEST = 2**13
+WORTH_TUNING = 1 << 14  # elements: below, the one kernel of the program, which serves every type, is as good
 
 
 def centred(x: Any) -> Any:

@@ -11,6 +11,7 @@ float root and floors it; an exact root equals both). From ``l1``: the L2 norm.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,8 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int24, int32, unlimited
-from intsim.op import Op, Oracle, Port, Rowwise, Size
-from intsim.ops.layernorm import LONGEST, centred
+from intsim.op import Op, Oracle, Port, Rowwise, Size, Tuned
+from intsim.ops.layernorm import LONGEST, WORTH_TUNING, centred
 from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register
 from intsim.scalar.functions import isqrt
@@ -74,6 +75,10 @@ def examples() -> dict[str, Any]:
     return made
 
 
+def _serves(p: Params, size: Mapping[str, int]) -> bool:
+    return p.k == 0 and p.x.bits <= 16 and p.dtype == int32 and size["m"] * size["n"] > WORTH_TUNING
+
+
 OP = register(
     Op(
         name="layernorm.ibert",
@@ -86,6 +91,7 @@ OP = register(
         program=Rowwise(row),
         sizes={"n": Size(1, LONGEST)},
         examples=examples,
+        tuned=(Tuned("cpu", "intsim.ops.layernorm._cpu_ibert:layernorm", _serves),),
         oracle=Oracle(
             params=lambda scale: Params(dtype=unlimited),
             scales=(1.0, 1.0),

@@ -46,17 +46,17 @@ def _product(a: Any, b: Any, bias: Any, out: Any, p: Any, terms: int) -> None:
     out[...] = acc
 
 
-def matmul(x: Any, out: Any, p: Any) -> None:
-    """Fills ``out.acc``; serves overflow = WRAP with operands that are not packed."""
+def matmul(a: Any, b: Any, bias: Any, out: Any, p: Any) -> None:
+    """Fills ``out``, "m n", with the product of unpacked operands, wrapped."""
     dtype, terms = _pieces(p)
-    b = _centred(x.b, p.b_zero_point[:, None], dtype)
-    for top in range(0, x.a.shape[0], ROWS):
+    right = _centred(b, p.b_zero_point[:, None], dtype)
+    for top in range(0, a.shape[0], ROWS):
         at = slice(top, top + ROWS)
-        _product(_centred(x.a[at], np.int64(p.a_zero_point), dtype), b, x.bias, out.acc[at], p, terms)
+        _product(_centred(a[at], np.int64(p.a_zero_point), dtype), right, bias, out[at], p, terms)
 
 
 def stacked(x: Any, out: Any, p: Any) -> None:
-    """``matmul`` of many pairs, along the leading dimensions."""
+    """``matmul.integer`` of many pairs, along the leading dimensions; serves overflow = WRAP, operands not packed."""
     dtype, terms = _pieces(p)
     count = int(np.prod(out.acc.shape[:-2]))
     a_all, b_all, acc_all = (v.reshape(count, *v.shape[-2:]) for v in (x.a, x.b, out.acc))
@@ -68,3 +68,9 @@ def stacked(x: Any, out: Any, p: Any) -> None:
         a = _centred(a_all[at], np.int64(p.a_zero_point), dtype)
         b = _centred(b_all[at], p.b_zero_point[:, None], dtype)
         _product(a, b, bias[at], acc_all[at], p, terms)
+
+
+def centred(a: Any, a_zero_point: Any, b: Any, b_zero_point: Any, out: Any) -> None:
+    """``out = (a - a_zero_point) (b - b_zero_point)^T`` modulo 2**32, of 8-bit operands and at most 2**20 terms."""
+    acc = (a - np.float64(a_zero_point)) @ (b - np.float64(b_zero_point)).T
+    out[...] = acc.astype(np.int64)

@@ -15,7 +15,7 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int32, uint8
-from intsim.op import Contraction, Op, Port, Size
+from intsim.op import Contraction, Op, Port, Size, Tuned
 from intsim.params import Params as Base, int_type, integer
 from intsim.registry import register
 from intsim.scalar.fixed_point import wrap32
@@ -79,5 +79,12 @@ OP = register(
         program=Contraction("k", start, step, finish),
         sizes={"k": Size(1, LONGEST)},
         examples=examples,
+        tuned=(
+            Tuned(
+                "cpu",
+                "intsim.ops.matmul._cpu_integer:row_zero_points",
+                lambda p, size: size["m"] * size["n"] * size["k"] > 2**14,
+            ),
+        ),
     )
 )

@@ -11,6 +11,7 @@ rounding and when to rescale: these are rules here, with the defaults that lost 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum, unique
 from typing import Any
 
@@ -30,6 +31,7 @@ LARGEST = 2**31 - 1  # of what a ratio may be applied to
 # Not away from zero: a row's largest element comes out within 2**-31 above the end of its type.
 ROUNDINGS = tuple(r for r in Rounding if r not in (Rounding.TOWARD_POSITIVE, Rounding.AWAY_FROM_ZERO))
 
+WHOLE = 16  # elements: a register of int32 is as long on every machine, or a divisor
 EXPONENT = IntType(12)
 MADE_EXPONENT = IntType(14)  # three scales of 12 bits multiplied stay inside 2**13 - 200
 
@@ -74,6 +76,11 @@ def scale_ports(dims: str, name: str = "", exponent: IntType = EXPONENT) -> tupl
 
 
 MADE_SCALE = (Port("mantissa", "m", int32), Port("exponent", "m", MADE_EXPONENT))
+
+
+def half_away_in_whole_registers(p: Any, size: Mapping[str, int]) -> bool:
+    """Whether the vector kernels serve: they round half away from zero, and take rows of whole registers."""
+    return bool(p.rounding == Rounding.TIES_TO_AWAY and size["n"] % WHOLE == 0)
 
 
 def constants(values: Any) -> tuple[Any, int, int]:

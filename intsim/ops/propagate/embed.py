@@ -18,8 +18,8 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import Rounding, int8, int32
-from intsim.op import Op, Port, Rowwise, Size
-from intsim.ops.propagate import ROUNDINGS, EXPONENT, MADE_SCALE, ONE, scale_ports
+from intsim.op import Op, Port, Rowwise, Size, Tuned
+from intsim.ops.propagate import half_away_in_whole_registers, ROUNDINGS, EXPONENT, MADE_SCALE, ONE, scale_ports
 from intsim.params import Params as Base, integer, rule
 from intsim.registry import register
 from intsim.scalar import scale as program
@@ -117,5 +117,6 @@ OP = register(
         program=Rowwise(row),
         sizes={"n": Size(1), "v": Size(1), "t": Size(1)},
         examples=examples,
+        tuned=(Tuned("cpu", "intsim.ops.propagate._cpu_rows:embed", half_away_in_whole_registers),),
     )
 )

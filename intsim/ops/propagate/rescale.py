@@ -21,8 +21,16 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32, uint8
-from intsim.op import Op, Port, Rowwise, Size
-from intsim.ops.propagate import ROUNDINGS, LARGEST, MADE_SCALE, Activation, Policy, scale_ports
+from intsim.op import Op, Port, Rowwise, Size, Tuned
+from intsim.ops.propagate import (
+    half_away_in_whole_registers,
+    ROUNDINGS,
+    LARGEST,
+    MADE_SCALE,
+    Activation,
+    Policy,
+    scale_ports,
+)
 from intsim.ops.propagate._rescaling import ratio, ratio_of
 from intsim.params import Limit, Params as Base, int_type, rule
 from intsim.registry import register
@@ -110,5 +118,6 @@ OP = register(
         program=Rowwise(row),
         sizes={"n": Size(1)},
         examples=examples,
+        tuned=(Tuned("cpu", "intsim.ops.propagate._cpu_rows:rescale", half_away_in_whole_registers),),
     )
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +13,16 @@ from intsim.params import Params
 from intsim.spec.tflite import quantize_multiplier
 
 RESULTS: tuple[IntType, ...] = (int8, uint8, int16, int32, unlimited)
+WORTH_TUNING = 1 << 14  # elements: below, the one kernel of the program, which serves every type, is as good
+
+
+def streams(p: Any, size: Mapping[str, int]) -> bool:
+    """What the tuned kernels were written for: many elements, narrow results.
+
+    With 16 bits and a zero point below 2**23, the bounds of a result less its zero point are float32 integers.
+    """
+    large = size["m"] * size["n"] > WORTH_TUNING and (size["n"] == 1 or size["n"] >= 64)
+    return large and p.dtype.bits <= 16 and bool((abs(p.zero_point) < 2**23).all())
 
 
 def multiplier_and_shift(real: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -16,8 +16,8 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int32
-from intsim.op import Elementwise, Op, Port
-from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle
+from intsim.op import Elementwise, Op, Port, Tuned
+from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle, streams
 from intsim.params import int_type, integer
 from intsim.registry import register
 from intsim.scalar.ieee import dyadic_product
@@ -61,6 +61,7 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
+        tuned=(Tuned("cpu", "intsim.ops.requantize._cpu_float:dyadic", streams),),
         oracle=multiplier_oracle(Params, lambda p: 0.5 + 2.0**-20),  # the first rounding is below 2**-53 of 2**31
     )
 )

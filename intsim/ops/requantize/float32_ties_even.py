@@ -10,6 +10,7 @@ Kernels compute the IEEE steps in integers (scalar/ieee.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,8 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int32
-from intsim.op import Elementwise, Op, Oracle, Port
-from intsim.ops.requantize import RESULTS
+from intsim.op import Elementwise, Op, Oracle, Port, Tuned
+from intsim.ops.requantize import RESULTS, streams
 from intsim.params import Params as Base, int_type, integer
 from intsim.registry import register
 from intsim.scalar.ieee import multiply32, round32, to_integer, unpack32
@@ -75,6 +76,11 @@ def examples() -> dict[str, Any]:
     }
 
 
+def _serves(p: Params, size: Mapping[str, int]) -> bool:
+    """Multipliers below 2**90: no product is infinite."""
+    return bool((p.multiplier_bits < (127 + 90) << 23).all()) and streams(p, size)
+
+
 OP = register(
     Op(
         name="requantize.float32_ties_even",
@@ -86,6 +92,7 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
+        tuned=(Tuned("cpu", "intsim.ops.requantize._cpu_float:float32_ties_even", _serves),),
         oracle=Oracle(
             params=lambda scale: Params.from_scale(scale, dtype=int32),
             scales=(1e-6, 0.9),

@@ -11,6 +11,7 @@ bits of the multiplier count. From ``float32_ties_even``: no float on the way.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,8 +19,8 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Order, Rounding, int8, int32
-from intsim.op import Elementwise, Op, Port
-from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle
+from intsim.op import Elementwise, Op, Port, Tuned
+from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle, streams
 from intsim.params import Limit, int_type, integer, rule
 from intsim.registry import register
 from intsim.scalar.rounding import saturate, shift_right
@@ -81,6 +82,13 @@ def examples() -> dict[str, Any]:
     return made
 
 
+def _serves(p: Params, size: Mapping[str, int]) -> bool:
+    """The nearest by the common rules, right shifts of a 64-bit product to its high word and beyond."""
+    rules = (Rounding.TIES_TO_EVEN, Rounding.TIES_TO_POSITIVE, Rounding.TIES_TO_AWAY)
+    common = p.rounding in rules and p.zero_point_added == Order.LAST
+    return common and bool((p.shift >= 32).all()) and streams(p, size)
+
+
 OP = register(
     Op(
         name="requantize.single_rounding",
@@ -92,6 +100,7 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
+        tuned=(Tuned("cpu", "intsim.ops.requantize._cpu_fixed_point:single_rounding", _serves),),
         oracle=multiplier_oracle(Params, lambda p: 0.5),
     )
 )

@@ -14,6 +14,7 @@ import numpy as np
 from intsim.numerics import Rounding
 
 LONGEST = 2**16
+WORTH_TUNING = 1 << 14  # elements: below, the one kernel of the program, which serves every type, is as good
 
 # Rules that differ for a quotient that is never negative: TOWARD_ZERO is TOWARD_NEGATIVE there, TIES_TO_AWAY is
 # TIES_TO_POSITIVE, TIES_TO_ZERO is TIES_TO_NEGATIVE. No softmax rounds every probability up.

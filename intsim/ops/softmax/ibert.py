@@ -12,6 +12,7 @@ to 16 bits and multiplies by floor(2**32 / sum). From ``gemmlowp``: 3 constants 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,8 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32
-from intsim.op import Op, Oracle, Port, Rowwise, Size
-from intsim.ops.softmax import LONGEST, UNSIGNED_ROUNDINGS, real_softmax
+from intsim.op import Op, Oracle, Port, Rowwise, Size, Tuned
+from intsim.ops.softmax import LONGEST, UNSIGNED_ROUNDINGS, WORTH_TUNING, real_softmax
 from intsim.params import Params as Base, int_type, integer, real, rule
 from intsim.registry import register
 from intsim.scalar.rounding import divide
@@ -98,6 +99,14 @@ def examples() -> dict[str, Any]:
     return made
 
 
+def _serves(p: Params, size: Mapping[str, int]) -> bool:
+    """8 bits rounded down, and constants with which every exponential stays below 2**23."""
+    largest = max(p.b, p.ln2) ** 2 + p.c
+    narrow = p.ln2 <= 2**11 and largest < 2**23 and p.b**2 + p.c >= 2**8
+    default = p.out_bits == 8 and p.rounding == Rounding.TOWARD_NEGATIVE
+    return default and narrow and size["m"] * size["n"] > WORTH_TUNING
+
+
 OP = register(
     Op(
         name="softmax.ibert",
@@ -110,6 +119,7 @@ OP = register(
         program=Rowwise(row),
         sizes={"n": Size(1, LONGEST)},
         examples=examples,
+        tuned=(Tuned("cpu", "intsim.ops.softmax._cpu_ibert:softmax", _serves),),
         oracle=Oracle(
             params=lambda scale: Params.from_scale(scale, rounding=Rounding.TIES_TO_EVEN, out_bits=12),
             scales=(2e-3, 0.3),

@@ -1,0 +1,216 @@
+"""Matrix product in int32 modulo 2**32 by micro-kernels: the loops around them.
+
+Rows of ``a`` are laid out a block at a time. A stretch of them, DEPTH steps long, goes past the same stretch
+of every panel of ``b``; the sums wait in the result meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from intsim.backends.cpu import shared_out
+from intsim.compiling import Int, kernel, portable
+from intsim.ops.matmul import _cpu_tile as machine
+from intsim.ops.matmul._cpu_panels import SIGN, Panels, pack
+from intsim.scalar.fixed_point import wrap32
+
+A_STEP = 2**10  # products that take as long as a step of a plain kernel
+FEW = 6  # rows: below this, laying out ``b`` costs more than it saves
+DEPTH = 2**9  # steps: so much of a panel stays in the first-level cache while the rows go past
+TALL = 192  # rows: so many, DEPTH steps of each, stay in the second-level cache while the panels go past
+LAID_OUT = 2**22  # bytes of ``a`` laid out at a time, at most (but for 12 rows)
+
+
+def product(
+    a: Any, b: Panels | Any, *, a_zero_point: Any = 0, b_zero_point: Any = 0, bias: Any = None, out: Any = None
+) -> Any:
+    """``bias[j] + sum_k (a[i, k] - a_zero_point[i]) (b[j, k] - b_zero_point[j])`` modulo 2**32, int32 "m n".
+
+    a: "m k", b: "n k", C-contiguous, int8 or uint8 (int16 too, without zero points); b: the array, or
+    its ``pack(b, b_zero_point)``. a_zero_point: one, or one per m. bias: int32 "n". out: where the result
+    goes (C-contiguous).
+    """
+    m = a.shape[0]
+    if out is None:
+        out = np.empty((m, b.n if isinstance(b, Panels) else b.shape[0]), np.int32)
+    few = m < FEW and a.itemsize == 1
+    if isinstance(b, Panels) and few:
+        b, b_zero_point = b.source, b.zero_point
+    if not isinstance(b, Panels):
+        if few and b.itemsize == 1:
+            _by_dots(a, b, a_zero_point, b_zero_point, bias, out)
+            return out
+        b = pack(b, b_zero_point)
+    start = np.zeros(b.steps.shape[0] * b.steps.shape[2], np.int32)
+    if bias is not None:
+        start[: b.n] = bias
+    words = a.dtype == np.int16
+    flip = SIGN if a.dtype == np.int8 else 0
+    offsets = np.empty(m, np.int32)
+    offsets[:] = a_zero_point
+    offsets += flip
+    left, right = _corrections(b, offsets, start) if b.quads else (_NONE, _NONE)
+    centre = np.empty(0, np.int16) if b.quads else offsets.astype(np.int16)
+    x = (a.view(np.uint8), flip, words, centre, b.steps, b.quads, start, left, right, out)
+    panels = b.steps.shape[0]
+    work = m * b.k * b.n // A_STEP
+    if panels > m:
+        shared_out(lambda first, last: _multiply(*x, 0, m, first, last), panels, work)
+    else:
+        shared_out(lambda first, last: _multiply(*x, first, last, 0, panels), m, work)
+    return out
+
+
+_NONE = np.empty((0, 2), np.int32)
+
+
+def _corrections(b: Panels, offsets: Any, start: Any) -> tuple[Any, Any]:
+    """What ``sum u s`` lacks of ``sum (u - offset_a) (s - offset_b)``: terms of the column go into ``start``.
+
+    The rest is ``left[i, 0] right[j, 0] + left[i, 1] right[j, 1]``; ``left[i, 0]``, minus the sum of a row
+    of ``a``, comes with the row.
+    """
+    if same := bool(offsets.size) and bool((offsets == offsets[0]).all()):
+        start[: b.n] -= offsets[0] * b.columns
+    if same and not b.shifted:
+        return _NONE, _NONE
+    left, right = np.zeros((offsets.size, 2), np.int32), np.empty((b.n, 2), np.int32)
+    left[:, 1] = 0 if same else -offsets
+    right[:, 0], right[:, 1] = b.offsets, b.columns
+    return left, right
+
+
+@portable
+def _lay_out(a: Any, row: Int, flip: Int, words: bool, quads: bool, centre: Any, pairs: Any, plain: Any, i: Int) -> Int:
+    """Row ``row`` of ``a`` as row ``i`` of the block; the sum of its quads."""
+    size, lanes, total = a.shape[1], machine.lanes(), np.int64(0)
+    source, target = a.ctypes.data + row * size, plain.ctypes.data + i * plain.shape[1]
+    if words:
+        for k in range(size):
+            plain[i, k] = a[row, k]
+    elif quads:
+        turns = size // (4 * lanes)
+        if turns:
+            total += machine.row_of_quads(source, target, turns, flip, 0)
+        for k in range(4 * lanes * turns, size):
+            plain[i, k] = a[row, k] ^ flip
+            total += plain[i, k]
+    else:
+        turns = size // (2 * lanes)
+        if turns:
+            machine.row_of_pairs(source, target, turns, flip, centre[row])
+        for k in range(2 * lanes * turns, size):
+            pairs[i, k] = np.int16(a[row, k] ^ flip) - centre[row]
+    return total
+
+
+def _panel_products(
+    a: Any,
+    flip: int,
+    words: bool,
+    centre: Any,
+    panels: Any,
+    quads: bool,
+    start: Any,
+    left: Any,
+    right: Any,
+    out: Any,
+    top: int,
+    bottom: int,
+    first: int,
+    last: int,
+) -> None:
+    """Rows [top, bottom) of panels [first, last)."""
+    columns = machine.width()
+    rows = machine.rows_of_quads() if quads else machine.rows_of_pairs()
+    size, n = a.shape[1], out.shape[1]
+    steps = -(-size // 4) if quads or words else -(-size // 2)
+    height = max(min(TALL, LAID_OUT // (4 * steps)) // 12, 1) * 12  # whole tiles of 4 and of 6 rows
+    height = min(height, -(-(bottom - top) // 12) * 12)
+    block = np.empty((height, 2 * steps), np.int16)
+    block[:, 2 * steps - 2 :] = 0  # the last step may be half empty
+    plain = block.view(np.uint8)
+    edge = np.empty((rows, columns), np.int32)
+    for at in range(top, bottom, height):
+        count = min(height, bottom - at)
+        for i in range(count):
+            total = _lay_out(a, at + i, flip, words, quads, centre, block, plain, i)
+            if left.shape[0]:
+                left[at + i, 0] = -total  # at most 2**20 bytes: below 2**28
+        for step in range(0, steps, DEPTH):
+            turns = min(DEPTH, steps - step)
+            for panel in range(first, last):
+                column = panel * columns
+                source = panels.ctypes.data + 4 * columns * (panel * panels.shape[1] + step)
+                begin = start.ctypes.data + 4 * column
+                inside = count // rows * rows if column + columns <= n else 0
+                for i in range(0, inside, rows):
+                    tile = block.ctypes.data + 4 * (i * steps + step)
+                    target = out.ctypes.data + 4 * ((at + i) * n + column)
+                    if step:
+                        so_far, apart = target, 4 * n
+                    else:
+                        so_far, apart = begin, 0
+                    if quads:
+                        machine.stretch_of_quads(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
+                    else:
+                        machine.stretch_of_pairs(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
+                if step:
+                    continue  # the edges were done at once
+                for i in range(inside, count, rows):
+                    tile, target = block.ctypes.data + 4 * i * steps, edge.ctypes.data
+                    if quads:
+                        machine.tile_of_quads(tile, 4 * steps, source, target, 4 * columns, steps, begin)
+                    else:
+                        machine.tile_of_pairs(tile, 4 * steps, source, target, 4 * columns, steps, begin)
+                    for r in range(min(rows, count - i)):
+                        for j in range(min(columns, n - column)):
+                            out[at + i + r, column + j] = edge[r, j]
+        if left.shape[0]:
+            for i in range(at, at + count):
+                for j in range(first * columns, min(n, last * columns)):
+                    # |left| < 2**28 and |right| < 2**9 in the one, the other way round in the other: below 2**41
+                    more = np.int64(left[i, 0]) * right[j, 0] + np.int64(left[i, 1]) * right[j, 1]
+                    out[i, j] = wrap32(out[i, j] + more)
+
+
+_multiply = kernel(_panel_products, "matmul.panels")
+
+
+def _by_dots(a: Any, b: Any, a_zero_point: Any, b_zero_point: Any, bias: Any, out: Any) -> None:
+    (m, k), n = a.shape, b.shape[0]
+    centred = (a.astype(np.int32) - np.asarray(a_zero_point, np.int32).reshape(-1, 1)).astype(np.int16)
+    flip = SIGN * (b.dtype == np.int8)
+    offsets = np.broadcast_to(np.asarray(b_zero_point, np.int64) + flip, n)
+    start = np.zeros(n, np.int32) if bias is None else bias
+    less = offsets * centred.sum(axis=1, dtype=np.int64)[:, None]
+    b = b.view(np.uint8)
+    shared_out(lambda first, last: _dots(centred, b, flip, out, first, last), n, m * k * n // A_STEP)
+    out += (start - less).astype(np.int32)
+
+
+def _dot_products(a: Any, b: Any, flip: int, out: Any, first: int, last: int) -> None:
+    """``out[i, j] = sum_k a[i, k] (b[j, k] ^ flip)`` for columns [first, last)."""
+    m, k = a.shape
+    together = 2 * machine.lanes()
+    turns, vectored = k // together, k // together * together
+    sums = np.zeros(machine.DOTS, np.int32)
+    for column in range(first, last, machine.DOTS):
+        j = max(min(column, last - machine.DOTS), 0)  # the last group overlaps the one before
+        count = min(machine.DOTS, last - j)
+        apart = k if count == machine.DOTS else 0  # too few columns: the first of them, and the rest below
+        for i in range(m):
+            if turns:
+                machine.dots_of_bytes(
+                    a.ctypes.data + 2 * i * k, b.ctypes.data + j * k, apart, sums.ctypes.data, turns, flip
+                )
+            for c in range(count):
+                total = np.int64(sums[c]) if apart else np.int64(0)
+                for t in range(vectored if apart else 0, k):
+                    total += np.int64(a[i, t]) * np.int64(b[j + c, t] ^ flip)
+                out[i, j + c] = wrap32(total)
+
+
+_dots = kernel(_dot_products, "matmul.dots")

@@ -1,0 +1,75 @@
+"""``matmul.integer`` and ``matmul.row_zero_points`` on the CPU: by micro-kernels, or by BLAS until they are compiled.
+
+Both give the same bits. Compiling costs a second or two, which a short program never earns back: so
+until the kernels lie on disk, products go to float BLAS, up to the work that compiling is worth.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from intsim.compiling import at_hand, compiles
+from intsim.ops.matmul import _cpu_blas as blas, _cpu_gemm as gemm, _cpu_nibbles as nibbles, _cpu_panels as panels
+
+WORTH_COMPILING = 2**34  # products: about as long in BLAS as compiling takes
+LONGEST_IN_INT32 = 2**15  # terms: 2**15 * 255**2 < 2**31
+
+_by_blas = [0]  # products so far, that the kernels would have been faster at
+
+
+def serves(p: Any, k: int) -> bool:
+    """Whether the micro-kernels compute ``matmul.integer`` with WRAP, these parameters and rows of k."""
+    if max(p.a.bits, p.b.bits) == 16:
+        return p.a.bits == p.b.bits and not (p.a_zero_point or p.b_zero_point.any()) and p.acc.bits <= 32
+    return p.acc.bits <= 32 or k <= LONGEST_IN_INT32
+
+
+def matmul(x: Any, out: Any, p: Any) -> None:
+    """Fills ``out.acc``; serves overflow = WRAP."""
+    a, b = x.a, x.b
+    if p.a.bits == 4:
+        a = nibbles.unpacked(a, p.a.qmin < 0, bool(p.nibbles))
+        a = np.ascontiguousarray(a[:, : a.shape[1] if p.b.bits == 4 else b.shape[1]])
+    k = a.shape[1]
+    if not serves(p, k) or not _ready(a.size * b.shape[0]):
+        blas.matmul(a, _bytes(b, k, p), x.bias, out.acc, p)
+        return
+    narrow = p.acc.bits <= 32
+    into = out.acc if out.acc.dtype == np.int32 and p.acc.bits == 32 else np.empty(out.acc.shape, np.int32)
+    bias = x.bias if narrow else np.zeros_like(x.bias)
+    if p.b.bits == 4:
+        nibbles.product(
+            a, b, signed=p.b.qmin < 0, high_first=bool(p.nibbles), a_zero_point=p.a_zero_point,
+            b_zero_point=p.b_zero_point, bias=bias, out=into,
+        )  # fmt: skip
+    else:
+        gemm.product(a, b, a_zero_point=p.a_zero_point, b_zero_point=p.b_zero_point, bias=bias, out=into)
+    if into is not out.acc:
+        out.acc[...] = _wrapped(into if narrow else into + x.bias.astype(np.int64), p.acc)
+
+
+def _bytes(b: Any, k: int, p: Any) -> Any:
+    return nibbles.unpacked(b, p.b.qmin < 0, bool(p.nibbles))[:, :k] if p.b.bits == 4 else b
+
+
+def row_zero_points(x: Any, out: Any, p: Any) -> None:
+    """``matmul.row_zero_points``: fills ``out.acc``."""
+    zero_points = x.a_zero_point.astype(np.int64)
+    if _ready(x.a.shape[0] * x.a.shape[1] * x.b.shape[0]):
+        gemm.product(x.a, x.b, a_zero_point=zero_points, b_zero_point=p.b_zero_point, out=out.acc)
+        return
+    blas.centred(x.a, zero_points[:, None], x.b, p.b_zero_point[:, None], out.acc)
+
+
+def _wrapped(acc: Any, t: Any) -> Any:
+    low = t.qmax + 1 - (1 << t.bits)
+    return ((acc.astype(np.int64) - low) & ((1 << t.bits) - 1)) + low if t.bits < 63 else acc
+
+
+def _ready(products: int) -> bool:
+    if all(at_hand(f) for f in (gemm._multiply, gemm._dots, panels._pack)):
+        return True
+    _by_blas[0] += products
+    return compiles() and _by_blas[0] > WORTH_COMPILING

@@ -1,0 +1,178 @@
+"""Micro-kernels of the matrix product: the instructions of one tile, of one packed block, of one dot product.
+
+Both operands reach a tile in steps, an int32 each: two int16 ("pairs": zero points subtracted, exact
+for all 8-bit operands and for int16 without zero points) or four bytes ("quads": uint8 by int8). A
+step of ``a`` is broadcast to all lanes; a step of ``b`` is a row of a panel, one int32 a column. The sum
+is int32 modulo 2**32 whatever the rung.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from intsim.backends.vectors import I8, I16, I32, I64, Loop, Rung, Vectors, rung
+from intsim.compiling import Machine, instructions
+
+Emit = Callable[..., Any]
+
+
+def shape(r: Rung, quads: bool) -> tuple[int, int]:
+    """Rows and vectors of a tile: its sums, a row of ``b`` and two temporaries fill the registers."""
+    if r.lanes == 16:
+        return 6, 4  # 24 sums of 32 registers
+    return (4 if quads else 6), 2  # 12 sums of 16; byte products need a constant and a temporary more
+
+
+def columns(r: Rung) -> int:
+    """Columns of a tile and of a panel; the same for pairs and quads."""
+    return r.lanes * shape(r, False)[1]
+
+
+def tile(quads: bool) -> Emit:
+    """``c = start + a b`` for one tile, or for a stretch of its steps.
+
+    Addresses of ``a`` (rows lda bytes apart), the panel, ``c`` (rows ldc bytes apart) and the int32 that
+    the sums start with (rows lds bytes apart; 0: one row for all); steps >= 1.
+    """
+
+    def emit(
+        builder: Any, machine: Machine, a: Any, lda: Any, b: Any, c: Any, ldc: Any, steps: Any, start: Any, lds: Any
+    ) -> None:
+        v = Vectors(builder, rung(machine))
+        rows, vectors = shape(v.rung, quads)
+        size = 4 * v.rung.lanes
+        offsets = [builder.mul(lda, I64(r)) for r in range(rows)]
+        starts = [builder.add(start, builder.mul(lds, I64(r))) for r in range(rows)]
+        first = [v.load(v.at(at, size * j)) for at in starts for j in range(vectors)]
+        loop = Loop(builder, steps, [a, b, *first])
+        at_a, at_b, *acc = loop.values
+        panel = [v.load(v.at(at_b, size * j)) for j in range(vectors)]
+        for r in range(rows):
+            step = v.splat(v.load(builder.add(at_a, offsets[r]), I32))
+            for j in range(vectors):
+                add = v.add_quads if quads else v.add_pairs
+                acc[r * vectors + j] = add(acc[r * vectors + j], step, panel[j])
+        loop.end([v.at(at_a, 4), v.at(at_b, size * vectors), *acc])
+        for r in range(rows):
+            row = builder.add(c, builder.mul(ldc, I64(r)))
+            for j in range(vectors):
+                v.store(acc[r * vectors + j], v.at(row, size * j))
+
+    return emit
+
+
+def block(span: int, quads: bool) -> Emit:
+    """A square of steps of ``b``, ``lanes`` columns by ``lanes`` steps, from rows of ``b`` to rows of a panel.
+
+    span: bytes of ``b`` in a step: 2 (bytes to pairs) or 4 (bytes to quads; int16 to pairs). Takes the
+    addresses of source and target and the bytes between their rows, the byte that is xored to each byte
+    (0x80 turns int8 into uint8 and back), and the address of the int16 that pairs have subtracted.
+    """
+
+    def emit(
+        builder: Any, machine: Machine, source: Any, lds: Any, target: Any, ldt: Any, flip: Any, centre: Any
+    ) -> None:
+        v = Vectors(builder, rung(machine))
+        lanes = v.rung.lanes
+        rows = []
+        for r in range(lanes):
+            at = builder.add(source, builder.mul(lds, I64(r)))
+            if span == 4 and not quads:
+                row = v.load(at, v.of(I16))
+            else:
+                row = v.load(at, v.of(I8) if quads else _halved(v))
+                row = builder.xor(row, v.splat(builder.trunc(flip, I8), row.type.count))
+            if not quads:
+                row = row if row.type == v.of(I16) else builder.zext(row, v.of(I16))
+                row = builder.sub(row, v.splat(v.load(v.at(centre, 2 * r), I16)))
+            rows.append(v.cast(row, I32))
+        for s, step in enumerate(v.transpose(rows)):
+            v.store(step, builder.add(target, builder.mul(ldt, I64(s))))
+
+    return emit
+
+
+def row(quads: bool) -> Emit:
+    """A row of bytes of ``a``, xored with ``flip``: as pairs less ``centre``, or as quads. Returns the sum of quads.
+
+    Takes the addresses of source and target and the turns, each of a register of the target.
+    """
+
+    def emit(builder: Any, machine: Machine, source: Any, target: Any, turns: Any, flip: Any, centre: Any) -> Any:
+        v = Vectors(builder, rung(machine))
+        taken, made = (v.of(I8), I8) if quads else (_halved(v), I16)
+        flips = v.splat(builder.trunc(flip, I8), taken.count)
+        less = v.splat(builder.trunc(centre, I16))
+        loop = Loop(builder, turns, [source, target, v.constant(0)])
+        at, into, total = loop.values
+        value = builder.xor(v.load(at, taken), flips)
+        if quads:
+            total = v.add_quads(total, v.cast(value, I32), v.cast(v.constant(1, I8), I32))
+        else:
+            value = builder.sub(builder.zext(value, v.of(made)), less)
+        v.store(value, into)
+        loop.end([v.at(at, taken.count), v.at(into, 4 * v.rung.lanes), total])
+        return builder.sext(v.sum(total), I64) if quads else None
+
+    return emit
+
+
+def _halved(v: Vectors) -> Any:
+    """As many bytes as a register holds int16."""
+    from llvmlite import ir
+
+    return ir.VectorType(I8, 2 * v.rung.lanes)
+
+
+DOTS = 4  # columns at a time: they share the loads of ``a``
+
+
+def dots(builder: Any, machine: Machine, a: Any, b: Any, ldb: Any, c: Any, turns: Any, flip: Any) -> None:
+    """``c[j] = sum_k a[k] (b[j, k] ^ flip)`` for DOTS rows of bytes, read as uint8, and a row of int16.
+
+    turns >= 1: registers of int16 to go through.
+    """
+    v = Vectors(builder, rung(machine))
+    zero = v.constant(0)
+    offsets = [builder.mul(ldb, I64(j)) for j in range(DOTS)]
+    flips = v.splat(builder.trunc(flip, I8), 2 * v.rung.lanes)
+    loop = Loop(builder, turns, [a, b, *[zero] * DOTS])
+    at_a, at_b, *acc = loop.values
+    row = v.load(at_a)
+    for j in range(DOTS):
+        terms = builder.xor(v.load(builder.add(at_b, offsets[j]), _halved(v)), flips)
+        acc[j] = v.add_pairs(acc[j], row, v.cast(builder.zext(terms, v.of(I16)), I32))
+    loop.end([v.at(at_a, 4 * v.rung.lanes), v.at(at_b, 2 * v.rung.lanes), *acc])
+    for j in range(DOTS):
+        v.store(v.sum(acc[j]), v.at(c, 4 * j))
+
+
+def _whole(emit: Emit) -> Emit:
+    """All steps of a tile: every row of the sums starts alike."""
+    return lambda builder, machine, *values: emit(builder, machine, *values, I64(0))
+
+
+def _number(of: Callable[[Rung], int]) -> Any:
+    """A number of the rung, a constant in the kernel."""
+    return instructions(lambda builder, machine: I64(of(rung(machine))), 0)
+
+
+lanes = _number(lambda r: r.lanes)
+width = _number(columns)
+rows_of_pairs = _number(lambda r: shape(r, False)[0])
+rows_of_quads = _number(lambda r: shape(r, True)[0])
+stretch_of_pairs = instructions(tile(quads=False), 8)
+tile_of_pairs = instructions(_whole(tile(quads=False)), 7)
+block_of_pairs = instructions(block(2, quads=False), 6)
+block_of_words = instructions(block(4, quads=False), 6)
+block_of_quads = instructions(block(4, quads=True), 6)
+dots_of_bytes = instructions(dots, 6)
+
+
+row_of_pairs = instructions(row(quads=False), 5)
+
+
+stretch_of_quads = instructions(tile(quads=True), 8)
+tile_of_quads = instructions(_whole(tile(quads=True)), 7)
+row_of_quads = instructions(row(quads=True), 5)

@@ -1,0 +1,146 @@
+"""Requantize with an integer product, a tile of columns at a time.
+
+LLVM vectorises a loop at the width of its widest type, and AVX2 has neither a 64-bit arithmetic shift nor a 64-bit
+clamp. So a tile takes two loops: the 64-bit product and its high word, then everything else in 32 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from intsim.backends.cpu import shared_out
+from intsim.compiling import Int, kernel, portable
+from intsim.numerics import Rounding
+
+TILE = 1024  # columns: the tile's parameters and words stay in a first-level cache of 32 KiB
+
+i32, i64 = np.int32, np.int64
+
+
+@portable
+def _even(r: Int) -> Int:
+    return r & 1
+
+
+@portable
+def _away(r: Int) -> Int:
+    return 1 if r <= 0 else 0  # the value is r - 1/2: below zero
+
+
+@portable
+def _positive(r: Int) -> Int:
+    return 0
+
+
+# rule -> what a tie takes from its result, which was rounded up
+_TIES: dict[int, Any] = {
+    Rounding.TIES_TO_EVEN: _even,
+    Rounding.TIES_TO_AWAY: _away,
+    Rounding.TIES_TO_POSITIVE: _positive,
+}
+
+
+@cache
+def _single(rounding: int) -> Callable[..., None]:
+    correction = _TIES[rounding]
+
+    def tiles(
+        acc: Any,
+        multiplier: Any,
+        half: Any,
+        shift: Any,
+        zero_point: Any,
+        qmin: int,
+        qmax: int,
+        step: int,
+        q: Any,
+        first: Int,
+        last: Int,
+    ) -> None:
+        # 32 <= shift and |acc * multiplier| < 2**62: product + half < 2**62 + 2**61, and its high word is an int32.
+        n = q.shape[1]
+        a_row = (n + TILE - 1) // TILE
+        high, low = np.empty(TILE, np.int32), np.empty(TILE, np.uint32)
+        for tile in range(first, last):
+            i = tile // a_row
+            c = (tile - i * a_row) * TILE
+            w = min(TILE, n - c)
+            a, y, at = acc[i, c : c + w], q[i, c : c + w], c * step
+            m, h, s, z = multiplier[at : at + w], half[at : at + w], shift[at : at + w], zero_point[at : at + w]
+            for j in range(w):
+                rounded = i64(a[j]) * i64(m[j]) + h[j]
+                high[j] = rounded >> 32
+                low[j] = rounded & 0xFFFFFFFF
+            for j in range(w):
+                over = s[j] & 31  # shift - 32; the mask tells LLVM that 32 bits are enough
+                r = i32(high[j] >> over)
+                rest = high[j] & i32((i64(1) << over) - 1)
+                tie = (rest == 0) & (low[j] == 0)
+                r = i32(r - (i32(correction(r)) if tie else i32(0)))
+                y[j] = min(max(i32(r + z[j]), i32(qmin)), i32(qmax))
+
+    return kernel(tiles, f"requantize.single_rounding.{Rounding(rounding).name}")
+
+
+@cache
+def _double() -> Callable[..., None]:
+    def tiles(
+        acc: Any,
+        multiplier: Any,
+        shift: Any,
+        zero_point: Any,
+        qmin: int,
+        qmax: int,
+        step: int,
+        q: Any,
+        first: Int,
+        last: Int,
+    ) -> None:
+        # multiplier >= 0, so the high product needs no saturation: it is at least -(2**31 - 1).
+        n = q.shape[1]
+        a_row = (n + TILE - 1) // TILE
+        high = np.empty(TILE, np.int32)
+        for tile in range(first, last):
+            i = tile // a_row
+            c = (tile - i * a_row) * TILE
+            w = min(TILE, n - c)
+            a, y, at = acc[i, c : c + w], q[i, c : c + w], c * step
+            m, s, z = multiplier[at : at + w], shift[at : at + w], zero_point[at : at + w]
+            for j in range(w):
+                high[j] = (i64(a[j]) * i64(m[j]) + i64(2**30)) >> 31
+            for j in range(w):
+                over = s[j] & 31  # shift - 31
+                x = high[j]
+                whole = i32((i64(1) << over) - 1)
+                threshold = i32((whole >> 1) + (1 if x < 0 else 0))
+                r = i32(i32(x >> over) + (1 if (x & whole) > threshold else 0))
+                y[j] = min(max(i32(r + z[j]), i32(qmin)), i32(qmax))
+
+    return kernel(tiles, "requantize.double_rounding.tiles")
+
+
+def _launch(tiles: Callable[..., None], x: Any, out: Any, p: Any, parameters: tuple[Any, ...]) -> None:
+    """``tiles`` over all of ``x.acc``, by threads. parameters: one a column, each an array."""
+    acc, q, step = x.acc, out.q, 1
+    if q.shape[1] == 1:  # one set of parameters for all elements: take them as one row
+        acc, q, step = acc.reshape(1, -1), q.reshape(1, -1), 0
+        parameters = tuple(np.repeat(v, min(TILE, q.shape[1])) for v in parameters)
+    count, limits = q.shape[0] * -(-q.shape[1] // TILE), (p.dtype.qmin, p.dtype.qmax)
+    shared_out(lambda first, last: tiles(acc, *parameters, *limits, step, q, first, last), count, q.size)
+
+
+def single_rounding(x: Any, out: Any, p: Any) -> None:
+    """Fills ``out.q``; serves the rules of ``_TIES``, shifts from 32 on and narrow results."""
+    half = np.int64(1) << (p.shift - 1)
+    columns = (p.multiplier.astype(i32), half, (p.shift - 32).astype(i32), p.zero_point.astype(i32))
+    _launch(_single(p.rounding), x, out, p, columns)
+
+
+def double_rounding(x: Any, out: Any, p: Any) -> None:
+    """Fills ``out.q``; serves shifts from 31 on and narrow results."""
+    columns = (p.multiplier.astype(i32), (p.shift - 31).astype(i32), p.zero_point.astype(i32))
+    _launch(_double(), x, out, p, columns)

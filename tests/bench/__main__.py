@@ -1,0 +1,42 @@
+"""``python -m tests.bench [NAMES]``: tables of ratios to other libraries."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import click
+
+from tests.bench import frame
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(frame.subjects()))
+@click.option("--threads", default=1, show_default=True, help="Threads of every library; 1 counts CPU time.")
+@click.option("--rounds", default=21, show_default=True, help="Turns of each way; the median counts.")
+@click.option("--only", default="", help="Leave out cases whose name does not hold this text.")
+@click.option("--markdown", is_flag=True, help="Print tables for a README.")
+def main(names: tuple[str, ...], threads: int, rounds: int, only: str, markdown: bool) -> None:
+    """Measure NAMES (all subjects where none is given) beside other libraries in one process."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(threads)  # read when the libraries load, which is below
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads would disturb the others' turns
+    from intsim.backends import cpu
+
+    cpu.THREADS = threads
+    click.echo(frame.header(threads, rounds))
+    for name in names or frame.subjects():
+        subject = importlib.import_module(f"tests.bench.{name}")
+        click.echo(f"\n{(subject.__doc__ or '').splitlines()[0]}")
+        found = []
+        for case in subject.cases(threads):
+            if only in case.name:
+                found.append(frame.measure(case, threads, rounds))
+                if not markdown:
+                    click.echo(f"  {case.name}", err=True)
+        if found:
+            click.echo(frame.table(found, markdown=markdown))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Tuned kernels are equal to the program, on random and extreme rows, in whole tiles and in tails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from intsim.execute import prepare
+from intsim.numerics import IntType, Order, Rounding, int8, int16, int32, uint8
+from intsim.registry import get
+
+DRAW = np.random.default_rng(20)
+
+
+def equal(name: str, p: Any, *arrays: Any) -> None:
+    """The tuned kernel serves the call, and every output is that of the spec."""
+    fast = prepare(name, p=p)
+    found = {
+        d: n for port, a in zip(fast.op.inputs, arrays, strict=False) for d, n in zip(port.core, a.shape, strict=True)
+    }
+    assert fast._fast(found) is not None, "no tuned kernel serves this: the comparison would be empty"
+    got, want = fast.outputs(*arrays), prepare(name, p=p, backend="reference").outputs(*arrays)
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def accumulators(m: int, n: int) -> Any:
+    """Random, small, and both ends of an int32."""
+    acc = DRAW.integers(-(2**31), 2**31, (m, n))
+    acc[: m // 2] >>= DRAW.integers(0, 31, (m // 2, n))
+    acc[0], acc[-1] = -(2**31), 2**31 - 1
+    return acc.astype(np.int32)
+
+
+SHAPES = [(16, 1030), (300, 65), (20_001, 1)]  # one tile and a tail; less than a tile; one column, flattened
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("rounding", [Rounding.TIES_TO_EVEN, Rounding.TIES_TO_POSITIVE, Rounding.TIES_TO_AWAY])
+def test_single_rounding(shape: tuple[int, int], rounding: Rounding) -> None:
+    acc, params = accumulators(*shape), get("requantize.single_rounding").params
+    multiplier = DRAW.integers(-(2**31) + 1, 2**31, shape[1])
+    multiplier[0] = 2**31 - 1
+    shift = DRAW.integers(32, 63, shape[1])
+    equal("requantize.single_rounding", params(multiplier, shift, -5, int16, rounding), acc)
+    # a power of two and a shift that leaves few bits: ties everywhere
+    small = DRAW.integers(-64, 64, shape).astype(np.int32)
+    equal("requantize.single_rounding", params(2**30, 32, 100, uint8, rounding), small)
+    equal("requantize.single_rounding", params(-(2**30), 33, 0, int8, rounding), small)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_double_rounding(shape: tuple[int, int]) -> None:
+    acc, params = accumulators(*shape), get("requantize.double_rounding").params
+    multiplier = DRAW.integers(0, 2**31, shape[1])
+    multiplier[0] = 2**31 - 1
+    shift = DRAW.integers(31, 63, shape[1])
+    shift[-1] = 62
+    equal("requantize.double_rounding", params(multiplier, shift, 7, int16), acc)
+    small = DRAW.integers(-64, 64, shape).astype(np.int32)
+    equal("requantize.double_rounding", params(2**30, 33, 0), small)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("scale", [1e-5, 0.5, 1e27, 2e-38])
+def test_float32_ties_even(shape: tuple[int, int], scale: float) -> None:
+    params = get("requantize.float32_ties_even").params
+    scales = np.full(shape[1], scale, np.float32)
+    scales[1:] *= DRAW.uniform(0.6, 1.0, shape[1] - 1).astype(np.float32)
+    equal("requantize.float32_ties_even", params.from_scale(scales, zero_point=-9, dtype=int16), accumulators(*shape))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_dyadic(shape: tuple[int, int]) -> None:
+    acc, params = accumulators(*shape), get("requantize.dyadic").params
+    shift = DRAW.integers(0, 63, shape[1])
+    multiplier = DRAW.integers(0, 2**31, shape[1])
+    equal("requantize.dyadic", params(multiplier, shift, 11, int16), acc)
+    equal("requantize.dyadic", params(2**30, 34), DRAW.integers(-64, 64, shape).astype(np.int32))
+    # the accumulators nearest to a tie of the product, of more than 53 bits
+    multiplier = DRAW.integers(2**30, 2**31, shape[1])
+    near = np.rint((DRAW.integers(-(2**14), 2**14, shape) + 0.5) * 2.0**46 / multiplier).astype(np.int32)
+    equal("requantize.dyadic", params(multiplier, 46, dtype=int16), near)
+
+
+def test_what_the_tuned_kernels_do_not_serve_runs_on_the_program() -> None:
+    params = get("requantize.single_rounding").params
+    for p in (
+        params(2**30, 31),
+        params(2**30, 40, zero_point=2**23),
+        params(2**30, 40, rounding=Rounding.TOWARD_ZERO),
+        params(2**30, 40, zero_point_added=Order.FIRST),
+    ):
+        assert prepare("requantize.single_rounding", p=p)._fast({"m": 1000, "n": 100}) is None
+
+
+def logits(m: int, n: int, t: IntType) -> Any:
+    """Rows of every spread: equal, narrow, wide, extreme."""
+    spread = np.geomspace(1, t.qmax, m)[:, None]
+    q = np.clip(np.rint(DRAW.standard_normal((m, n)) * spread), t.qmin, t.qmax)
+    q[0], q[1], q[2] = t.qmin, t.qmax, 0
+    q[3], q[4, 0] = t.qmin, t.qmax
+    q[3, -1] = t.qmax
+    q[4, 1:] = t.qmin
+    return q.astype(t.storage)
+
+
+@pytest.mark.parametrize("t", [int8, int16, int32], ids=str)
+@pytest.mark.parametrize(("ln2", "b", "c"), [(1, 16, 0), (14, 27, 383), (354, 692, 251558), (2048, 2048, 2**21)])
+def test_softmax_ibert(t: IntType, ln2: int, b: int, c: int) -> None:
+    m, n = 61, 271
+    q, p = logits(m, n, t), get("softmax.ibert").params(ln2, b, max(c, 1), q=t)
+    equal("softmax.ibert", p, q)
+    equal("softmax.ibert", p, q, DRAW.integers(1, n + 1, m).astype(np.int32))
+
+
+def test_softmax_ibert_total_of_more_than_31_bits() -> None:
+    """1000 exponentials of 2**22: every probability rounds down to 0."""
+    equal("softmax.ibert", get("softmax.ibert").params(1000, 2000, 2**21, q=int8), np.zeros((20, 1000), np.int8))
+
+
+@pytest.mark.parametrize("ln2", [1, 3, 7, 100, 2047, 2048])
+def test_softmax_ibert_division_by_ln2(ln2: int) -> None:
+    """Pairs of 0 and every difference that leaves a probability, with a curve that jumps from one z to the next."""
+    q = np.zeros((max(9 * ln2, 2**13 + 1), 2), np.int16)
+    q[:, 1] = -np.arange(len(q))
+    equal("softmax.ibert", get("softmax.ibert").params(ln2, 2048, 1), q)
+
+
+@pytest.mark.parametrize("t", [int8, int16], ids=str)
+@pytest.mark.parametrize("rounding", [Rounding.TIES_TO_EVEN, Rounding.TOWARD_ZERO])
+def test_layernorm_ibert(t: IntType, rounding: Rounding) -> None:
+    m, n = 61, 270
+    x, p = logits(m, n, t), get("layernorm.ibert").params(x=t, mean_rounding=rounding)
+    x[5:8] = 7  # constant rows but for a spike: the least deviations
+    x[6, 0], x[7, -1] = 8, 6
+    bias = DRAW.integers(-(2**30) + 1, 2**30, n).astype(np.int32)
+    bias[:2] = 2**30 - 1, -(2**30) + 1
+    equal("layernorm.ibert", p, x, bias)
+    bias[0] = -(2**31)
+    equal("layernorm.ibert", p, x, bias)
+    bias[0] = 2**31 - 1
+    equal("layernorm.ibert", p, x, bias)
+
+
+def test_layernorm_ibert_in_the_longest_rows() -> None:
+    """Every square is the largest, or their sum is a square or one less."""
+    x = np.full((3, 2**13), 2**15 - 1, np.int16)
+    x[0, ::2] = -(2**15)
+    x[1:] = 0
+    x[1, :2] = 3, -3  # a sum of squares of 18
+    x[2, :8] = 1, -1, 1, -1, 1, -1, 1, -1
+    equal("layernorm.ibert", get("layernorm.ibert").params(), x)
+
+
+@pytest.mark.parametrize("t", [int8, uint8], ids=str)
+@pytest.mark.parametrize("result", [int8, uint8, int16, int32], ids=str)
+def test_table(t: IntType, result: IntType) -> None:
+    x = DRAW.integers(t.qmin, t.qmax + 1, (129, 130)).astype(t.storage)
+    table = DRAW.integers(result.qmin, result.qmax + 1, 256).astype(result.storage)
+    equal("activation.table", get("activation.table").params(t, result), x, table)
+
+
+@pytest.mark.parametrize("t", [int8, uint8], ids=str)
+@pytest.mark.parametrize("result", [int8, uint8, int16], ids=str)
+@pytest.mark.parametrize("scale", [0.003, 0.1, 3.0])
+def test_softmax_gemmlowp(t: IntType, result: IntType, scale: float) -> None:
+    m, n = 61, 271
+    q = (logits(m, n, int8).astype(np.int64) - int8.qmin + t.qmin).astype(t.storage)
+    p = get("softmax.gemmlowp").params.from_scale(scale, q=t, dtype=result)
+    equal("softmax.gemmlowp", p, q, DRAW.integers(1, n + 1, m).astype(np.int32))
+
+
+def test_softmax_gemmlowp_in_the_longest_rows() -> None:
+    """Totals up to 2**31 less one term: the last shift of an 8-bit result passes 32 bits."""
+    p = get("softmax.gemmlowp").params.from_scale(0.1)
+    equal("softmax.gemmlowp", p, np.zeros((5, 4095), np.int8), np.array([4095, 512, 511, 4094, 1], np.int32))
