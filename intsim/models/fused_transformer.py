@@ -25,7 +25,9 @@ from intsim.numerics import Rounding, int16, uint8
 from intsim.ops.propagate import WHOLE, Probabilities, _cpu_rows as rows
 from intsim.ops.propagate._cpu_rows import embed_rows, norm_rows, rescale_rows
 
-Keys = tuple[Array, Array, Array, Array]  # int8 [slots, columns, heads, width], packed scales [slots, columns, heads]; twice
+Keys = tuple[
+    Array, Array, Array, Array
+]  # int8 [slots, columns, heads, width], packed scales [slots, columns, heads]; twice
 ROOM = 16  # columns that a cache starts with; doubled when full
 
 
@@ -103,7 +105,8 @@ class FusedTransformer(IntegerTransformer):
         }
         self._attentions = {
             name: attention.head_arguments(
-                self._steps[f"{name}.attention"].kernel_record(h=shape.heads, m=1, t=1, c=1, d=1).polynomial, shape.heads
+                self._steps[f"{name}.attention"].kernel_record(h=shape.heads, m=1, t=1, c=1, d=1).polynomial,
+                shape.heads,
             )
             for name in attentions(shape)
         }
@@ -225,7 +228,9 @@ class FusedTransformer(IntegerTransformer):
 
     def _check_ids(self, ids: Array) -> None:
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.shape.vocabulary:
-            raise ValueError(f"ids lie from {ids.min()} to {ids.max()}; the vocabulary has {self.shape.vocabulary} tokens")
+            raise ValueError(
+                f"ids lie from {ids.min()} to {ids.max()}; the vocabulary has {self.shape.vocabulary} tokens"
+            )
 
     def _hidden(self, state: FusedState, ids: Array, last: bool) -> Rows:
         """The tokens behind the last norm; ``state`` moves on."""

@@ -21,7 +21,9 @@ def tensors(model: PropagatedModel) -> dict[str, Array]:
     """By the names of a checkpoint, float32."""
     made: dict[str, Array] = {}
     for name in ("embedding", "positions"):
-        made[f"{name}.weight"] = _real(*(model.tensors[f"{name}.{part}"] for part in ("weight", "mantissa", "exponent")))
+        made[f"{name}.weight"] = _real(
+            *(model.tensors[f"{name}.{part}"] for part in ("weight", "mantissa", "exponent"))
+        )
     for name in linear_maps(model.shape):
         p: Any = model.steps[f"{name}.bias"]
         # the ratio of a channel is the least of the scales over its own

@@ -36,7 +36,9 @@ def head_arguments(p: Any, heads: int) -> tuple[Any, ...]:
     ]
     whole = [program.of_integer(max(int(n), 1)) for n in parts[2]]
     of_root = each("delta_root_mantissa"), each("delta_root_exponent")
-    parts.append(np.array([packed(*program.quotient(*n, int(m), int(e))) for n, m, e in zip(whole, *of_root, strict=True)]))
+    parts.append(
+        np.array([packed(*program.quotient(*n, int(m), int(e))) for n, m, e in zip(whole, *of_root, strict=True)])
+    )
     root = int(packed(p.root_mantissa, p.root_exponent))
     return np.array(parts, np.int64), root, int(p.degree), int(p.policy)
 

@@ -24,7 +24,15 @@ from intsim.compiling import compiles
 from intsim.numerics import IntType, Overflow, Rounding, int8, int16, int32, uint8
 from intsim.op import Composition, Op, Port, Size, Tuned
 from intsim.ops.matmul import integer as matmul
-from intsim.ops.propagate import MADE_SCALE, WHOLE, Policy, Probabilities, join as joining, polynomial as weights, scale_ports
+from intsim.ops.propagate import (
+    MADE_SCALE,
+    WHOLE,
+    Policy,
+    Probabilities,
+    join as joining,
+    polynomial as weights,
+    scale_ports,
+)
 from intsim.params import Limit, Params as Base, stage
 from intsim.registry import register
 

@@ -112,7 +112,9 @@ class Rows(Vectors):
         build, size = self.builder, 4 * self.rung.lanes
         parts = [self.load(self.at(at, size * i), self.wide) for i in range(6)]
         made = []
-        for a, mantissa, half, shift in zip(self.halves(self.magnitude(x)), parts[:2], parts[2:4], parts[4:], strict=True):
+        for a, mantissa, half, shift in zip(
+            self.halves(self.magnitude(x)), parts[:2], parts[2:4], parts[4:], strict=True
+        ):
             product = build.mul(a, build.and_(mantissa, self.wide_constant(LOW)))
             made.append(build.lshr(build.add(product, half), shift))
         return self.with_sign(self.joined(*made), x)
