@@ -45,7 +45,8 @@ class Translator:
     """tensors: float32, by the names of a checkpoint."""
 
     def __init__(self, shape: Architecture, tensors: Mapping[str, Any], compiled: bool = False) -> None:
-        assert shape.norm_first and shape.translates
+        assert shape.norm_first
+        assert shape.translates
         self.shape = shape
         t = {name: torch.from_numpy(np.array(a, np.float32)) for name, a in tensors.items()}
         self.embedding, self.positions = t["embedding.weight"] * math.sqrt(shape.width), t["positions.weight"]

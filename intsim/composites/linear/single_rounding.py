@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from intsim.composites.linear import LinearParams, linear
 from intsim.numerics import Overflow, int32
 from intsim.op import Tuned
@@ -42,6 +44,13 @@ def _in_one_kernel(p: Params, size: Mapping[str, int]) -> bool:
     )
 
 
+def _as_frameworks_make_it() -> tuple[tuple[Any, ...], Params]:
+    """Weights without zero points, a multiplier a channel, one zero point of the result."""
+    (acc,), p = requantize.one_zero_point()
+    a, b = np.array([[-128, 127], [5, -3]], np.int8), np.array([[-128, 127], [1, -1], [77, 3]], np.int8)
+    return (a, b, acc[0]), Params(matmul.Params(7), p)
+
+
 OP = register(
     linear(
         "single_rounding",
@@ -49,6 +58,13 @@ OP = register(
         wire,
         cites="ARM-software/CMSIS-NN Source/FullyConnectedFunctions/arm_fully_connected_s8.c; "
         "Include/arm_nnsupportfunctions.h (arm_nn_requantize)",
-        tuned=(Tuned("cuda", "intsim.composites.linear._cuda_single_rounding:linear", _in_one_kernel),),
+        tuned=(
+            Tuned(
+                "cuda",
+                "intsim.composites.linear._cuda_single_rounding:linear",
+                _in_one_kernel,
+                example=_as_frameworks_make_it,
+            ),
+        ),
     )
 )

@@ -101,6 +101,14 @@ def in_32_bits(p: Params) -> bool:
     )
 
 
+def one_zero_point() -> tuple[tuple[Any, ...], Params]:
+    """A call as frameworks make it: a multiplier a channel, one zero point, ties toward positive."""
+    acc = np.array([[-(2**31), -50, -49], [49, 50, 2**31 - 1]], np.int32)
+    p = Params([2**30, 2**31 - 1, 3 * 2**29], [36, 37, 38], -5, rounding=Rounding.TIES_TO_POSITIVE)
+    assert in_32_bits(p)
+    return (acc,), p
+
+
 OP = register(
     Op(
         name="requantize.single_rounding",
@@ -119,6 +127,7 @@ OP = register(
                 "cuda",
                 "intsim.ops.requantize._cuda_single_rounding:requantize",
                 lambda p, size: in_32_bits(p),
+                example=one_zero_point,
             ),
         ),
     )
