@@ -120,7 +120,8 @@ def collective(value: Any, compute: Callable[[list[Any]], Any]) -> Any:
 def global_bytes(address: Any, count: int) -> Any:
     if int(address) % count:
         raise ValueError(f"an access of {count} bytes at address {int(address):#x}: not aligned")
-    return np.frombuffer((ctypes.c_uint8 * count).from_address(int(address)), np.uint8)
+    memory: Any = (ctypes.c_uint8 * count).from_address(int(address))
+    return np.frombuffer(memory, np.uint8)
 
 
 def shared_bytes(address: Any, count: int) -> Any:

@@ -105,7 +105,7 @@ def STORE_QUANTIZED(rows: int, columns: int, groups: int, signed: bool, staged: 
         zero: int,
     ) -> None:
         def one(total: int, at: int) -> int:
-            places = (load(shift + (at & -4)) >> (8 * (at & 3))) & 255
+            places = (int(load(shift + (at & -4))) >> (8 * (at & 3))) & 255
             return int32(high_product(total, load(multiplier + 4 * at)) + int32(zero << (places - 1))) >> places
 
         for group in range(groups):

@@ -19,7 +19,7 @@ def on_device(function: Any) -> Any:
     return function if config.ENABLE_CUDASIM else cuda.jit(device=True, forceinline=True)(function)
 
 
-@on_device  # type: ignore[untyped-decorator]  # Numba has no types
+@on_device
 def warp_sum(x: Any) -> Any:
     """Of int32, modulo 2**32."""
     for lanes in (16, 8, 4, 2, 1):
@@ -27,7 +27,7 @@ def warp_sum(x: Any) -> Any:
     return x
 
 
-@on_device  # type: ignore[untyped-decorator]  # Numba has no types
+@on_device
 def warp_max(x: Any) -> Any:
     """Of int32."""
     for lanes in (16, 8, 4, 2, 1):
@@ -35,7 +35,7 @@ def warp_max(x: Any) -> Any:
     return x
 
 
-@on_device  # type: ignore[untyped-decorator]  # Numba has no types
+@on_device
 def warp_sum_64(x: Any) -> Any:
     """Of int64."""
     for lanes in (16, 8, 4, 2, 1):

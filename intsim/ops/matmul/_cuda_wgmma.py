@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from intsim.backends.cuda_compile import Kernel
 from intsim.backends.cuda_intrinsics import (
@@ -111,7 +112,7 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
     clear, product, settled = ZERO(registers), GROUP_PRODUCT(tile_columns, a_signed, b_signed), SETTLED(registers)
     one_left, none_left = GROUPS_LEFT(1), GROUPS_LEFT(0)
     store_sums = STORE_FOURS(1, tile_columns // 8) if result.fours else STORE_SUMS(1, tile_columns // 8, True, True)
-    store_quantized = STORE_QUANTIZED(1, 8, max(tile_columns // 64, 1), result.signed, True) if quantized else None
+    store_quantized: Any = STORE_QUANTIZED(1, 8, tile_columns // 64, result.signed, True) if quantized else None
     b_unit = 8 * blocks_together(result) if quantized or result.fours else 1  # how the map counts rows of B
     load_b, run = (copy_tile if b_unit == 1 else copy_tile_by_16), 4 if result.fours else 2
 

@@ -47,7 +47,7 @@ def _kernel(signed: bool) -> Kernel:
         return int32((high_product(acc, multiplier) + int32(twice << (s - 1))) >> s)
 
     @on_device
-    def four(x0: int, x1: int, x2: int, x3: int, multiplier: int, shifts: int, twice: int) -> int:
+    def four(x0: int, x1: int, x2: int, x3: int, multiplier: int, shifts: int, twice: int) -> Any:
         m0, m1, m2, m3 = load_16(multiplier)
         return pack4(
             one(x0, m0, shifts & 255, twice),
