@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from cuda_callers import usable
 from intsim.cli import main
+from intsim.models import results
 from intsim.numerics import Rounding
 from intsim.oracle import evidence, evidence_tables
 
@@ -62,3 +63,10 @@ def test_the_table_of_systems_is_what_was_measured() -> None:
     table, end, _ = rest.partition(evidence_tables.END)
     assert end
     assert table.strip() == evidence_tables.markdown(evidence.read()), "run: intsim profiles --update README.md"
+
+
+def test_the_tables_of_transformers_are_what_was_measured() -> None:
+    _, _, rest = README.partition(results.START)
+    table, end, _ = rest.partition(results.END)
+    assert end
+    assert table.strip() == results.markdown(results.read()), "run: intsim model results --update README.md"

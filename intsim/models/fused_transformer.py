@@ -13,19 +13,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from intsim.compiling import compiles
 from intsim.composites.attention import _cpu_propagated as attention
 from intsim.composites.linear import _cpu_propagated as linear
 from intsim.models.integer_transformer import IntegerTransformer, Scaled
 from intsim.models.layout import Array
 from intsim.models.transformer import Observer, State, padded
 from intsim.models.transformer_checkpoint import attentions, linear_maps
-from intsim.models.transformer_layout import PropagatedModel, used_norms
+from intsim.models.transformer_layout import PropagatedModel, check, used_norms
 from intsim.numerics import Rounding, int16, uint8
 from intsim.ops.propagate import WHOLE, Probabilities, _cpu_rows as rows
 from intsim.ops.propagate._cpu_rows import embed_rows, norm_rows, rescale_rows
 
-Keys = tuple[Array, Array, Array, Array]  # int8 [slots, columns, heads, width], packed scales [slots, columns, heads]; twice
+Keys = tuple[
+    Array, Array, Array, Array
+]  # int8 [slots, columns, heads, width], packed scales [slots, columns, heads]; twice
 ROOM = 16  # columns that a cache starts with; doubled when full
 
 
@@ -72,10 +73,10 @@ def _at(part: Keys, slots: Array) -> Keys:
 
 def serves(model: PropagatedModel, backend: str) -> bool:
     """Whether the kernels are written for this model's options and sizes."""
+    check(model)
     shape, options = model.shape, model.options
     return bool(
         backend == "cpu"
-        and compiles()
         and shape.norm_first
         and options.rounding == Rounding.TIES_TO_AWAY
         and options.residual == int16
@@ -103,7 +104,8 @@ class FusedTransformer(IntegerTransformer):
         }
         self._attentions = {
             name: attention.head_arguments(
-                self._steps[f"{name}.attention"].kernel_record(h=shape.heads, m=1, t=1, c=1, d=1).polynomial, shape.heads
+                self._steps[f"{name}.attention"].kernel_record(h=shape.heads, m=1, t=1, c=1, d=1).polynomial,
+                shape.heads,
             )
             for name in attentions(shape)
         }
@@ -116,7 +118,8 @@ class FusedTransformer(IntegerTransformer):
                 self._t[f"{name}.weight"], rows.packed(self._t[f"{name}.mantissa"], self._t[f"{name}.exponent"]),
             )
         ]  # fmt: skip
-        self._left = int(getattr(model.steps["stream.add"], "left_shift"))
+        p = model.steps["stream.add"]
+        self._left = int(p.left_shift)
         self._policy = int(self.options.policy)
 
     def _record(self, step: str, n: int) -> Any:
@@ -213,7 +216,9 @@ class FusedTransformer(IntegerTransformer):
     def next(self, state: State, ids: Array) -> Array:
         if not isinstance(state, FusedState):
             return super().next(state, ids)
-        x = self._hidden(state, ids, last=True)
+        return self._best(self._hidden(state, ids, last=True))
+
+    def _best(self, x: Rows) -> Array:
         made, output = np.empty(len(x.q), np.int32), self._output
         linear.best_rows(x.q, output.steps, output.about, self._start, made, 0, len(x.q))
         return made
@@ -225,12 +230,13 @@ class FusedTransformer(IntegerTransformer):
 
     def _check_ids(self, ids: Array) -> None:
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.shape.vocabulary:
-            raise ValueError(f"ids lie from {ids.min()} to {ids.max()}; the vocabulary has {self.shape.vocabulary} tokens")
+            raise ValueError(
+                f"ids lie from {ids.min()} to {ids.max()}; the vocabulary has {self.shape.vocabulary} tokens"
+            )
 
     def _hidden(self, state: FusedState, ids: Array, last: bool) -> Rows:
         """The tokens behind the last norm; ``state`` moves on."""
-        texts, new = ids.shape
-        before = state.length
+        new, before = ids.shape[1], state.length
         self._check_length(before + new, "a text")
         self._check_ids(ids)
         ids = np.ascontiguousarray(ids, np.int32)
@@ -268,3 +274,11 @@ class FusedTransformer(IntegerTransformer):
     def _room(self, texts: int, columns: int) -> Keys:
         q, scale = (texts, columns, self.shape.heads, self.shape.head_width), (texts, columns, self.shape.heads)
         return np.empty(q, np.int8), np.empty(scale, np.int64), np.empty(q, np.int8), np.empty(scale, np.int64)
+
+
+def opened(model: PropagatedModel, backend: str = "cpu") -> IntegerTransformer:
+    """The model, by fused kernels where they serve it: the same integers in either case.
+
+    Raises ValueError where ``model`` is not whole or ``backend`` is unknown.
+    """
+    return FusedTransformer(model) if serves(model, backend) else IntegerTransformer(model, backend)

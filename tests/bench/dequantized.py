@@ -21,7 +21,9 @@ def tensors(model: PropagatedModel) -> dict[str, Array]:
     """By the names of a checkpoint, float32."""
     made: dict[str, Array] = {}
     for name in ("embedding", "positions"):
-        made[f"{name}.weight"] = _real(*(model.tensors[f"{name}.{part}"] for part in ("weight", "mantissa", "exponent")))
+        made[f"{name}.weight"] = _real(
+            *(model.tensors[f"{name}.{part}"] for part in ("weight", "mantissa", "exponent"))
+        )
     for name in linear_maps(model.shape):
         p: Any = model.steps[f"{name}.bias"]
         # the ratio of a channel is the least of the scales over its own
@@ -35,7 +37,7 @@ def tensors(model: PropagatedModel) -> dict[str, Array]:
         made[f"{name}.weight"] = _real(p.weight, p.weight_mantissa, p.weight_exponent)
         made[f"{name}.bias"] = _real(p.bias, p.bias_mantissa, p.bias_exponent)
     for name in attentions(model.shape):
-        p = getattr(model.steps[f"{name}.attention"], "polynomial")
+        p = model.steps[f"{name}.attention"].polynomial
         made[f"{name}.shift"] = _real(p.b, p.b_mantissa, p.b_exponent)
         root = _real(p.delta_root, p.delta_root_mantissa, p.delta_root_exponent)
         made[f"{name}.floor"] = np.asarray(root**p.degree, np.float32)

@@ -28,7 +28,9 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.addcmul(bias, x / (x.abs().mean(-1, keepdim=True) + EPSILON), weight)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, shift: Tensor, floor: Tensor, visible: Tensor | None, degree: int) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, shift: Tensor, floor: Tensor, visible: Tensor | None, degree: int
+) -> Tensor:
     """q [texts, heads, m, width] (the root of the width is in its weights), k and v [texts, heads, t, width]."""
     base = functional.relu_(torch.matmul(q, k.transpose(-1, -2)).add_(shift))
     weights = base * base * base if degree == 3 else base**degree
@@ -43,7 +45,8 @@ class Translator:
     """tensors: float32, by the names of a checkpoint."""
 
     def __init__(self, shape: Architecture, tensors: Mapping[str, Any], compiled: bool = False) -> None:
-        assert shape.norm_first and shape.translates
+        assert shape.norm_first
+        assert shape.translates
         self.shape = shape
         t = {name: torch.from_numpy(np.array(a, np.float32)) for name, a in tensors.items()}
         self.embedding, self.positions = t["embedding.weight"] * math.sqrt(shape.width), t["positions.weight"]

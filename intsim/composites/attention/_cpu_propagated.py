@@ -36,7 +36,9 @@ def head_arguments(p: Any, heads: int) -> tuple[Any, ...]:
     ]
     whole = [program.of_integer(max(int(n), 1)) for n in parts[2]]
     of_root = each("delta_root_mantissa"), each("delta_root_exponent")
-    parts.append(np.array([packed(*program.quotient(*n, int(m), int(e))) for n, m, e in zip(whole, *of_root, strict=True)]))
+    parts.append(
+        np.array([packed(*program.quotient(*n, int(m), int(e))) for n, m, e in zip(whole, *of_root, strict=True)])
+    )
     root = int(packed(p.root_mantissa, p.root_exponent))
     return np.array(parts, np.int64), root, int(p.degree), int(p.policy)
 
@@ -54,7 +56,7 @@ def weighed(t: Any, b: Int, h: Int, stop: Int, query: Int, keys: Any, values: An
             head: Any, degree: Int, policy: Int) -> Int:  # fmt: skip
     """``propagate.polynomial`` of the scores ``t[:stop]``, in place; the scale."""
     of_shift, root, of_root = head[1, h], head[2, h], head[3, h]
-    s = min(scale.multiply(query, _lowest(keys, b, h, stop)), min(of_shift, of_root))
+    s = min(scale.multiply(query, _lowest(keys, b, h, stop)), of_shift, of_root)
     shift = scale.apply(head[0, h], scale.quotient(s, of_shift))
     top = max(np.int64(1), scale.apply(root, scale.quotient(s, of_root)))
     for j in range(stop):
@@ -123,7 +125,7 @@ def _attend_rows(q: Any, q_scale: Any, k: Any, k_scale: Any, v: Any, v_scale: An
             made[b, i] = low
 
 
-attend_rows = kernel(_attend_rows, "attention.propagated.rows")
+attend_rows: Any = kernel(_attend_rows, "attention.propagated.rows")
 
 
 def attend(x: Any, out: Any, p: Any) -> None:

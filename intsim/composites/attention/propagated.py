@@ -20,11 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import compiles
 from intsim.numerics import IntType, Overflow, Rounding, int8, int16, int32, uint8
 from intsim.op import Composition, Op, Port, Size, Tuned
 from intsim.ops.matmul import integer as matmul
-from intsim.ops.propagate import MADE_SCALE, WHOLE, Policy, Probabilities, join as joining, polynomial as weights, scale_ports
+from intsim.ops.propagate import (
+    MADE_SCALE,
+    WHOLE,
+    Policy,
+    Probabilities,
+    join as joining,
+    polynomial as weights,
+    scale_ports,
+)
 from intsim.params import Limit, Params as Base, stage
 from intsim.registry import register
 
@@ -117,8 +124,7 @@ def whole_registers(p: Any, size: Mapping[str, int]) -> bool:
     """Whether the vector kernel serves: 8-bit weights, rounded half away from zero, and heads of whole registers."""
     inner = p.polynomial
     return bool(
-        compiles()
-        and inner.rounding == p.join.rounding == Rounding.TIES_TO_AWAY
+        inner.rounding == p.join.rounding == Rounding.TIES_TO_AWAY
         and inner.dtype == uint8
         and inner.probabilities == Probabilities.DENOMINATOR
         and size["c"] % (2 * WHOLE) == 0

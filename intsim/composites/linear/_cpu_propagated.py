@@ -46,7 +46,7 @@ class Layer:
 
 def layer(weight: Any, p: Any) -> Layer:
     """weight: int8 "n k"; p: the record of ``propagate.bias``."""
-    (n, k), columns = weight.shape, _width()
+    (n, k), (lanes, columns) = weight.shape, _lanes_and_width()
     panels = -(-n // columns)
     words = np.zeros((panels * columns, -(-k // 2) * 2), np.int16)
     words[:n, :k] = weight
@@ -61,19 +61,22 @@ def layer(weight: Any, p: Any) -> Layer:
         n,
         steps,
         vectors.channels(
-            _lanes(), padded(p.ratio_mantissa, 2**30), padded(np.minimum(-p.ratio_exponent, 63), 30), padded(p.bias, 0)
+            lanes, padded(p.ratio_mantissa, 2**30), padded(np.minimum(-p.ratio_exponent, 63), 30), padded(p.bias, 0)
         ),
         (int(packed(p.weight_mantissa, p.weight_exponent)), int(packed(p.bias_mantissa, p.bias_exponent))),
     )
 
 
-_lanes = kernel(lambda: vectors.lanes(), "linear.propagated.lanes")
-_width = kernel(lambda: tiles.width(), "linear.propagated.width")
+def _sizes() -> tuple[int, int]:
+    return vectors.lanes(), tiles.width()
+
+
+_lanes_and_width: Any = kernel(_sizes, "linear.propagated.sizes")
 
 
 @portable
 def product(x: Any, top: Int, count: Int, words: Any, steps: Any, start: Any, acc: Any) -> None:
-    """``count`` rows of ``x`` from ``top`` by all panels into ``acc``; words: room for them as int16, zeros at first."""
+    """``count`` rows of ``x`` from ``top`` by all panels into ``acc``; words: room for them as int16, at first 0."""
     panels, depth, columns = steps.shape
     for r in range(count):
         for k in range(x.shape[1]):
@@ -86,7 +89,7 @@ def product(x: Any, top: Int, count: Int, words: Any, steps: Any, start: Any, ac
 
 
 @portable
-def finished(z: Int, turns: Int, relu: Int, of_x: Int, about: Any, weight: Int, of_bias: Int) -> tuple[Int, Int]:  # fmt: skip
+def finished(z: Int, turns: Int, relu: Int, of_x: Int, about: Any, weight: Int, of_bias: Int) -> tuple[Int, Int]:
     """``propagate.bias`` of the row at ``z``, in place: the largest and the scale."""
     own = scale.multiply(of_x, weight)
     match = min(own, of_bias)
@@ -120,7 +123,8 @@ def _plain_rows(x: Any, of_x: Any, steps: Any, about: Any, weight: int, of_bias:
 
 
 def _rescaled_rows(x: Any, of_x: Any, steps: Any, about: Any, weight: int, of_bias: int,
-                   q: Any, made: Any, places: Any, qmax: int, policy: int, relu: int, first: int, last: int) -> None:  # fmt: skip
+                   q: Any, made: Any, places: Any, qmax: int, policy: int, relu: int,
+                   first: int, last: int) -> None:  # fmt: skip
     """The same rescaled, each of its groups by itself. places: where a row goes in q [.., groups, width of a group]."""
     panels, depth, columns = steps.shape
     rows, lanes, (groups, n) = tiles.rows_of_pairs(), vectors.lanes(), q.shape[1:]
@@ -163,7 +167,7 @@ def _summed_rows(stream: Any, of_stream: Any, x: Any, of_x: Any, steps: Any, abo
 
 
 def _best_rows(x: Any, steps: Any, about: Any, start: Any, best: Any, first: int, last: int) -> None:
-    """The column of the greatest result of each row, the lowest of equals; no bias. start: far below 0 beyond the last."""
+    """The column of each row's greatest result, the lowest of equals; no bias. start: far below 0 beyond the last."""
     panels, depth, columns = steps.shape
     rows, lanes = tiles.rows_of_pairs(), vectors.lanes()
     words, acc = np.zeros((TOGETHER, 2 * depth), np.int16), np.empty((rows, columns), np.int32)
@@ -195,7 +199,7 @@ def _best_rows(x: Any, steps: Any, about: Any, start: Any, best: Any, first: int
             best[at + r] = where
 
 
-plain_rows = kernel(_plain_rows, "linear.propagated.rows")
-rescaled_rows = kernel(_rescaled_rows, "linear.propagated_rescaled.rows")
-summed_rows = kernel(_summed_rows, "linear.propagated_sum.rows")
-best_rows = kernel(_best_rows, "linear.propagated_best.rows")
+plain_rows: Any = kernel(_plain_rows, "linear.propagated.rows")
+rescaled_rows: Any = kernel(_rescaled_rows, "linear.propagated_rescaled.rows")
+summed_rows: Any = kernel(_summed_rows, "linear.propagated_sum.rows")
+best_rows: Any = kernel(_best_rows, "linear.propagated_best.rows")

@@ -1,7 +1,7 @@
 """Matrix product in int32 modulo 2**32 by micro-kernels: the loops around them.
 
-Rows of ``a`` are laid out a block at a time, small enough to stay in the second-level cache, and go past
-every panel of ``b``.
+Rows of ``a`` are laid out a block at a time. A stretch of them, DEPTH steps long, goes past the same stretch
+of every panel of ``b``; the sums wait in the result meanwhile.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from intsim.scalar.fixed_point import wrap32
 
 A_STEP = 2**10  # products that take as long as a step of a plain kernel
 FEW = 6  # rows: below this, laying out ``b`` costs more than it saves
-DEPTH = 2**8  # steps: so much of a panel stays in the first-level cache while the rows go past
-BLOCK = 2**17  # bytes of ``a`` that stay in the second-level cache beside a panel
+DEPTH = 2**9  # steps: so much of a panel stays in the first-level cache while the rows go past
+TALL = 192  # rows: so many, DEPTH steps of each, stay in the second-level cache while the panels go past
+LAID_OUT = 2**22  # bytes of ``a`` laid out at a time, at most (but for 12 rows)
 
 
 def product(
@@ -126,7 +127,7 @@ def _panel_products(
     rows = machine.rows_of_quads() if quads else machine.rows_of_pairs()
     size, n = a.shape[1], out.shape[1]
     steps = -(-size // 4) if quads or words else -(-size // 2)
-    height = max(BLOCK // (4 * steps) // 12, 2) * 12  # whole tiles of 4 and of 6 rows
+    height = max(min(TALL, LAID_OUT // (4 * steps)) // 12, 1) * 12  # whole tiles of 4 and of 6 rows
     height = min(height, -(-(bottom - top) // 12) * 12)
     block = np.empty((height, 2 * steps), np.int16)
     block[:, 2 * steps - 2 :] = 0  # the last step may be half empty
@@ -138,13 +139,13 @@ def _panel_products(
             total = _lay_out(a, at + i, flip, words, quads, centre, block, plain, i)
             if left.shape[0]:
                 left[at + i, 0] = -total  # at most 2**20 bytes: below 2**28
-        for panel in range(first, last):
-            column = panel * columns
-            begin = start.ctypes.data + 4 * column
-            inside = count // rows * rows if column + columns <= n else 0
-            for step in range(0, steps, DEPTH):
-                turns = min(DEPTH, steps - step)
+        for step in range(0, steps, DEPTH):
+            turns = min(DEPTH, steps - step)
+            for panel in range(first, last):
+                column = panel * columns
                 source = panels.ctypes.data + 4 * columns * (panel * panels.shape[1] + step)
+                begin = start.ctypes.data + 4 * column
+                inside = count // rows * rows if column + columns <= n else 0
                 for i in range(0, inside, rows):
                     tile = block.ctypes.data + 4 * (i * steps + step)
                     target = out.ctypes.data + 4 * ((at + i) * n + column)
@@ -153,25 +154,26 @@ def _panel_products(
                     else:
                         so_far, apart = begin, 0
                     if quads:
-                        machine.tile_of_quads(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
+                        machine.stretch_of_quads(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
                     else:
-                        machine.tile_of_pairs(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
-            source = panels.ctypes.data + 4 * columns * panel * panels.shape[1]
-            for i in range(inside, count, rows):
-                tile, target = block.ctypes.data + 4 * i * steps, edge.ctypes.data
-                if quads:
-                    machine.tile_of_quads(tile, 4 * steps, source, target, 4 * columns, steps, begin, 0)
-                else:
-                    machine.tile_of_pairs(tile, 4 * steps, source, target, 4 * columns, steps, begin, 0)
-                for r in range(min(rows, count - i)):
-                    for j in range(min(columns, n - column)):
-                        out[at + i + r, column + j] = edge[r, j]
-            if left.shape[0]:
-                for i in range(at, at + count):
-                    for j in range(column, min(n, column + columns)):
-                        # |left| < 2**28 and |right| < 2**9 in the one, the other way round in the other: below 2**41
-                        more = np.int64(left[i, 0]) * right[j, 0] + np.int64(left[i, 1]) * right[j, 1]
-                        out[i, j] = wrap32(out[i, j] + more)
+                        machine.stretch_of_pairs(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
+                if step:
+                    continue  # the edges were done at once
+                for i in range(inside, count, rows):
+                    tile, target = block.ctypes.data + 4 * i * steps, edge.ctypes.data
+                    if quads:
+                        machine.tile_of_quads(tile, 4 * steps, source, target, 4 * columns, steps, begin)
+                    else:
+                        machine.tile_of_pairs(tile, 4 * steps, source, target, 4 * columns, steps, begin)
+                    for r in range(min(rows, count - i)):
+                        for j in range(min(columns, n - column)):
+                            out[at + i + r, column + j] = edge[r, j]
+        if left.shape[0]:
+            for i in range(at, at + count):
+                for j in range(first * columns, min(n, last * columns)):
+                    # |left| < 2**28 and |right| < 2**9 in the one, the other way round in the other: below 2**41
+                    more = np.int64(left[i, 0]) * right[j, 0] + np.int64(left[i, 1]) * right[j, 1]
+                    out[i, j] = wrap32(out[i, j] + more)
 
 
 _multiply = kernel(_panel_products, "matmul.panels")
@@ -179,33 +181,38 @@ _multiply = kernel(_panel_products, "matmul.panels")
 
 def _by_dots(a: Any, b: Any, a_zero_point: Any, b_zero_point: Any, bias: Any, out: Any) -> None:
     (m, k), n = a.shape, b.shape[0]
-    centred = (a.astype(np.int32) - np.asarray(a_zero_point, np.int32).reshape(-1, 1)).astype(np.int16)
-    flip = SIGN * (b.dtype == np.int8)
-    offsets = np.broadcast_to(np.asarray(b_zero_point, np.int64) + flip, n)
+    centred, offsets = a.astype(np.int16), np.empty(n, np.int64)
+    centred -= np.asarray(a_zero_point, np.int16).reshape(-1, 1)
+    flip = SIGN if b.dtype == np.int8 else 0
+    offsets[:] = b_zero_point
+    offsets += flip
     start = np.zeros(n, np.int32) if bias is None else bias
-    less = offsets * centred.sum(axis=1, dtype=np.int64)[:, None]
-    b = b.view(np.uint8)
-    shared_out(lambda first, last: _dots(centred, b, flip, out, first, last), n, m * k * n // A_STEP)
-    out += (start - less).astype(np.int32)
+    x = (centred, b.view(np.uint8), flip, offsets, start, out)
+    shared_out(lambda first, last: _dots(*x, first, last), n, m * k * n // A_STEP)
 
 
-def _dot_products(a: Any, b: Any, flip: int, out: Any, first: int, last: int) -> None:
-    """``out[i, j] = sum_k a[i, k] (b[j, k] ^ flip)`` for columns [first, last)."""
+def _dot_products(a: Any, b: Any, flip: int, offsets: Any, start: Any, out: Any, first: int, last: int) -> None:
+    """``out[i, j] = start[j] + sum_k a[i, k] ((b[j, k] ^ flip) - offsets[j])`` for columns [first, last)."""
     m, k = a.shape
     together = 2 * machine.lanes()
     turns, vectored = k // together, k // together * together
-    sums = np.zeros(machine.DOTS, np.int32)
+    sums, of_a = np.zeros(machine.DOTS, np.int32), np.zeros(m, np.int64)
+    for i in range(m):
+        for t in range(k):
+            of_a[i] += a[i, t]
     for column in range(first, last, machine.DOTS):
-        j = max(min(column, last - machine.DOTS), 0)  # the last group overlaps the one before
+        j = max(min(column, last - machine.DOTS), first)  # the last group overlaps the one before
         count = min(machine.DOTS, last - j)
-        apart = k if count == machine.DOTS else 0  # too few columns: the first of them, and the rest below
+        apart = k if count == machine.DOTS else 0  # too few columns: all of them below
         for i in range(m):
             if turns:
                 machine.dots_of_bytes(
                     a.ctypes.data + 2 * i * k, b.ctypes.data + j * k, apart, sums.ctypes.data, turns, flip
                 )
             for c in range(count):
-                total = np.int64(sums[c]) if apart else np.int64(0)
+                total = start[j + c] - offsets[j + c] * of_a[i]  # below 2**10 * 2**29
+                if apart:
+                    total += sums[c]
                 for t in range(vectored if apart else 0, k):
                     total += np.int64(a[i, t]) * np.int64(b[j + c, t] ^ flip)
                 out[i, j + c] = wrap32(total)

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import compiles
 from intsim.numerics import IntType, Rounding, int32
 from intsim.op import Port
 from intsim.spec.scale import of_real
@@ -81,7 +80,7 @@ MADE_SCALE = (Port("mantissa", "m", int32), Port("exponent", "m", MADE_EXPONENT)
 
 def half_away_in_whole_registers(p: Any, size: Mapping[str, int]) -> bool:
     """Whether the vector kernels serve: they round half away from zero, and take rows of whole registers."""
-    return bool(compiles() and p.rounding == Rounding.TIES_TO_AWAY and size["n"] % WHOLE == 0)
+    return bool(p.rounding == Rounding.TIES_TO_AWAY and size["n"] % WHOLE == 0)
 
 
 def constants(values: Any) -> tuple[Any, int, int]:

@@ -53,7 +53,7 @@ def _rescale_rows(
         made[i] = scale.multiply(scales[i], narrowed(at, turns, top, least, into, q.itemsize, qmax, whole, policy))
 
 
-rescale_rows = kernel(_rescale_rows, "propagate.rescale.rows")
+rescale_rows: Any = kernel(_rescale_rows, "propagate.rescale.rows")
 
 
 def rescale(x: Any, out: Any, p: Any) -> None:
@@ -107,7 +107,7 @@ def _norm_rows(x: Any, weight: Any, bias: Any, gain: int, of_bias: int, q: Any, 
         made[i] = scale.multiply(match, to)
 
 
-norm_rows = kernel(_norm_rows, "propagate.l1_norm.rows")
+norm_rows: Any = kernel(_norm_rows, "propagate.l1_norm.rows")
 
 
 def norm_arguments(p: Any) -> tuple[Any, ...]:
@@ -142,7 +142,7 @@ def _embed_rows(ids: Any, places: Any, table: Any, of_table: Any, positions: Any
         made[i] = match + (left << 32)
 
 
-embed_rows = kernel(_embed_rows, "propagate.embed.rows")
+embed_rows: Any = kernel(_embed_rows, "propagate.embed.rows")
 
 
 def embed(x: Any, out: Any, p: Any) -> None:

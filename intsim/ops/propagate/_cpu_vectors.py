@@ -25,7 +25,7 @@ CHANNEL = 9  # vectors that tell of a register of channels: see ``channels``
 Emit = Callable[..., Any]
 
 
-class _Again(ir.LoadInstr):
+class _Again(ir.LoadInstr):  # type: ignore[misc]  # llvmlite has no types
     """A load that stays where it is written: LLVM calls it volatile."""
 
     def descr(self, buf: list[str]) -> None:
@@ -112,7 +112,8 @@ class Rows(Vectors):
         build, size = self.builder, 4 * self.rung.lanes
         parts = [self.load(self.at(at, size * i), self.wide) for i in range(6)]
         made = []
-        for a, mantissa, half, shift in zip(self.halves(self.magnitude(x)), parts[:2], parts[2:4], parts[4:], strict=True):
+        both = self.halves(self.magnitude(x))
+        for a, mantissa, half, shift in zip(both, parts[:2], parts[2:4], parts[4:], strict=True):
             product = build.mul(a, build.and_(mantissa, self.wide_constant(LOW)))
             made.append(build.lshr(build.add(product, half), shift))
         return self.with_sign(self.joined(*made), x)
@@ -129,7 +130,7 @@ class Rows(Vectors):
 
 
 def channels(lanes: int, mantissa: Any, shift: Any, bias: Any) -> Any:
-    """A ratio and a bias a channel, as ``applied_each`` and ``applied_bias`` read them: int64 [turns, CHANNEL, lanes / 2].
+    """A ratio and a bias a channel, as ``applied_each`` and ``applied_bias`` read them: int64 [turns, CHANNEL, ..].
 
     A turn holds mantissas, halves of the shifted-out part and shifts, then the bias's magnitudes: of the
     even channels, of the odd ones; at last the bias as int32. Lengths are multiples of ``lanes``.

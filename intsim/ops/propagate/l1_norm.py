@@ -25,7 +25,16 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int16_narrow
 from intsim.op import Op, Port, Rowwise, Size, Tuned
-from intsim.ops.propagate import half_away_in_whole_registers, ROUNDINGS, CONSTANT, EXPONENT, MADE_SCALE, Centring, Policy, constants
+from intsim.ops.propagate import (
+    half_away_in_whole_registers,
+    ROUNDINGS,
+    CONSTANT,
+    EXPONENT,
+    MADE_SCALE,
+    Centring,
+    Policy,
+    constants,
+)
 from intsim.ops.propagate._rescaling import ratio, ratio_of
 from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register

@@ -22,7 +22,15 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32, uint8
 from intsim.op import Op, Port, Rowwise, Size, Tuned
-from intsim.ops.propagate import half_away_in_whole_registers, ROUNDINGS, LARGEST, MADE_SCALE, Activation, Policy, scale_ports
+from intsim.ops.propagate import (
+    half_away_in_whole_registers,
+    ROUNDINGS,
+    LARGEST,
+    MADE_SCALE,
+    Activation,
+    Policy,
+    scale_ports,
+)
 from intsim.ops.propagate._rescaling import ratio, ratio_of
 from intsim.params import Limit, Params as Base, int_type, rule
 from intsim.registry import register
