@@ -23,6 +23,7 @@ import numba
 import numba.extending
 import numpy
 from numba.core import caching
+from numba.core.runtime import rtsys
 
 from intsim.linking import OPTIONS, Linked
 
@@ -209,8 +210,11 @@ class _DiskCache(caching.FunctionCache):  # type: ignore[misc]  # Numba has no t
     # A folder that cannot be read or written costs a compilation a process, never the run.
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        # Numba's own method first loads everything that a compilation could need, a quarter of a second. Finished
+        # code needs the runtime for arrays and nothing else; where it is not found, the compilation loads the rest.
+        rtsys.initialize(target_context)
         try:
-            return super().load_overload(sig, target_context)
+            return self._load_overload(sig, target_context)
         except OSError:
             return None
 

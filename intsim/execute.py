@@ -157,6 +157,10 @@ class Prepared:
         self.op, self.p, self.backend, self.tuned = op, p, backend, tuned
         self._tuned = _candidates(op, backend, tuned)
         self._bind = Binder(op, p)
+        self._inputs, self._outputs = (fields_class(*(port.name for port in side)) for side in (op.inputs, op.outputs))
+        self._made: dict[
+            tuple[tuple[str, int], ...], list[tuple[tuple[int, ...], str]]
+        ] = {}  # shape and type of outputs
         self._records: dict[tuple[tuple[str, int], ...], Any] = {}
         self._chosen: dict[tuple[Any, ...], Tuned | None] = {}  # by sizes and GPU
         self._kernel: Callable[..., None] | None = None
@@ -233,8 +237,7 @@ class Prepared:
         out = tuple(self._empty(port, bound) for port in self.op.outputs)
         fast = self._fast(bound.size, leading=True)
         assert fast is not None
-        x = fields_class(*(port.name for port in self.op.inputs))(*self._broadcast(bound))
-        fast.load()(x, fields_class(*(port.name for port in self.op.outputs))(*out), self._record(bound.size))
+        fast.load()(self._inputs(*self._broadcast(bound)), self._outputs(*out), self._record(bound.size))
         return out
 
     def _looped(self, bound: Bound) -> tuple[Array, ...]:
@@ -312,11 +315,13 @@ class Prepared:
                 in_type(op, port, p, a)
                 for port, a in zip(op.outputs, out if isinstance(out, tuple) else (out,), strict=True)
             )
-        made = tuple(np.empty(port.shape(p, size), port.storage(p)) for port in op.outputs)
+        key = tuple(size.items())
+        if key not in self._made:
+            self._made[key] = [(port.shape(p, size), port.storage(p)) for port in op.outputs]
+        made = tuple([np.empty(shape, dtype) for shape, dtype in self._made[key]])
         if made[0].size == 0:
             return made
-        x = fields_class(*(port.name for port in op.inputs))(*map(kernel_view, arrays))
-        y = fields_class(*(port.name for port in op.outputs))(*map(kernel_view, made))
+        x, y = self._inputs(*map(kernel_view, arrays)), self._outputs(*map(kernel_view, made))
         fast = self._fast(size)
         if fast is not None:
             fast.load()(x, y, rec)

@@ -6,6 +6,7 @@ Host arrays are copied there and back; where they are small, as int64, so that o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,17 @@ from intsim.op import Contraction, Op, Tuned
 from intsim.records import fields_class
 
 
+@dataclass(frozen=True, slots=True)
 class Place:
-    """Where one call runs: a GPU, a stream, and the library whose arrays come back; "" for intsim's own."""
+    """Where one call runs: a GPU and a stream.
 
-    def __init__(self, gpu: Gpu, stream: int, library: str = "") -> None:
-        self.gpu, self.stream, self.library = gpu, stream, library
+    library: whose arrays come back; "" for DeviceArrays. allocator: whose memory the outputs are; "" for the driver's.
+    """
+
+    gpu: Gpu
+    stream: int
+    library: str = ""
+    allocator: str = ""
 
 
 class OnGpu:
@@ -60,7 +67,9 @@ class OnGpu:
             raise ValueError(f"{self.op.id}: {wrong}") from None
         if self._stream is not None and CAPTURE.get() is None:
             stream = self._stream
-        return Place(gpu, stream, next((k for a in given if (k := cuda_exchange.kind(a)) != "intsim"), ""))
+        passed = next((a for a in given if not getattr(a, "constant", False)), given[0])
+        library = "" if isinstance(passed, DeviceArray) else cuda_exchange.kind(passed)
+        return Place(gpu, stream, library, cuda_exchange.allocator(passed))
 
     def constants(self, arrays: Mapping[str, Any]) -> dict[str, DeviceArray]:
         """Inputs that never change, on the GPU of those that lie on one, else on the current one."""
@@ -82,11 +91,12 @@ class OnGpu:
         ] + list(arrays[len(self.op.inputs) :])
 
     def handed_back(self, out: Sequence[Any], arrays: Sequence[Any], place: Place) -> tuple[Any, ...]:
-        """The outputs as the caller gets them: on the GPU where one of their own inputs lies there."""
-        if not any(cuda_exchange.on_device(a) and not getattr(a, "constant", False) for a in arrays):
+        """The outputs as the caller gets them: on the GPU where an input of the call lies there, constants aside."""
+        there = [a for a in arrays if cuda_exchange.on_device(a)]
+        if all(getattr(a, "constant", False) for a in there) and len(there) < sum(a is not None for a in arrays):
             return tuple(a.to_host() if resident(a) else a for a in out)
-        there = (a if resident(a) else cuda_exchange.upload(place.gpu, np.asarray(a), place.stream) for a in out)
-        return tuple(cuda_exchange.returned(a, place.library) for a in there)
+        whole = (a if resident(a) else cuda_exchange.upload(place.gpu, np.asarray(a), place.stream) for a in out)
+        return tuple(cuda_exchange.returned(a, place.library) for a in whole)
 
     def run(self, bound: Bound, place: Place) -> tuple[Any, ...]:
         """The outputs for bound inputs: DeviceArrays where an input is one, else arrays of the host."""
@@ -139,7 +149,7 @@ class OnGpu:
 
     def _empty(self, port: Any, bound: Bound, place: Place, wide: bool) -> DeviceArray:
         shape, stored = bound.loop + port.shape(self.p, bound.size), port.storage(self.p)
-        made = cuda_exchange.empty(place.gpu, shape, np.int64 if wide else stored, place.stream, place.library)
+        made = cuda_exchange.empty(place.gpu, shape, np.int64 if wide else stored, place.stream, place.allocator)
         t = port.type(self.p)
         made.holds = (t.qmin, t.qmax) if isinstance(t, IntType) and not port.packed(self.p) else None
         return made
@@ -151,7 +161,7 @@ class OnGpu:
         x = fields_class(*(port.name for port in op.inputs))(*map(_bits, arrays))
         y = fields_class(*(port.name for port in op.outputs))(*map(_bits, out))
         rec = self._host_record(size)
-        queue = Queue(place.gpu, place.stream, self._record(rec, size, place), x, self._kept, place.library)
+        queue = Queue(place.gpu, place.stream, self._record(rec, size, place), x, self._kept, place.allocator)
         tuned = self._tuned(size, place.gpu, leading=leading)
         if tuned is not None:
             tuned.load()(x, y, rec, queue)
@@ -188,6 +198,33 @@ def _narrowed(a: Array, storage: str) -> Array:
     if a.dtype == storage:
         return a
     return a.astype(np.int32).view(np.float32) if storage == "float32" else a.astype(storage)
+
+
+def entered(*arrays: Any) -> tuple[tuple[Any, ...], Callable[[Any], Any]]:
+    """Arrays of a caller for a model of many ops, and what turns its result into an array of the caller's library.
+
+    Those that lie on a GPU become DeviceArrays, and every op then gives DeviceArrays; host arrays stay as they are.
+    """
+    there = [a for a in arrays if cuda_exchange.on_device(a)]
+    if not there:
+        return arrays, lambda out: out
+    _, stream = cuda_exchange.place([f"input {i}" for i in range(len(arrays))], arrays)
+    library = "" if isinstance(there[0], DeviceArray) else cuda_exchange.kind(there[0])
+    made = tuple(
+        cuda_exchange.received(f"input {i}", a, stream) if cuda_exchange.on_device(a) else a
+        for i, a in enumerate(arrays)
+    )
+    return made, lambda out: cuda_exchange.returned(out, library)
+
+
+def constants(tensors: Mapping[str, Array]) -> dict[str, Any]:
+    """Weights on the current GPU, as arrays that no op writes to."""
+    gpu = driver().current()
+    made: dict[str, Any] = {}
+    for name, a in tensors.items():
+        made[name] = cuda_exchange.upload(gpu, a, gpu.stream())
+        made[name].constant = True
+    return made
 
 
 def host_copies(arrays: Sequence[Any]) -> tuple[Any, ...]:

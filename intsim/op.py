@@ -132,9 +132,14 @@ class Tuned:
     not_simulated: str = ""
 
     def load(self) -> Callable[..., None]:
-        module, function = self.where.split(":")
-        made: Callable[..., None] = getattr(importlib.import_module(module), function)
-        return made
+        return _loaded(self.where)
+
+
+@cache  # asked for in every call
+def _loaded(where: str) -> Callable[..., None]:
+    module, function = where.split(":")
+    made: Callable[..., None] = getattr(importlib.import_module(module), function)
+    return made
 
 
 @dataclass(frozen=True, slots=True)

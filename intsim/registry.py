@@ -44,14 +44,12 @@ def get(name: str) -> Op:
     """
     plain, _, version = name.partition("/")
     if plain not in _OPS:
-        if plain not in names():
+        home = next((home for home in _HOMES if _there(home, plain)), None)
+        if home is None:
             near = difflib.get_close_matches(plain, names(), n=3, cutoff=0.4)
             hint = f" Did you mean {', '.join(near)}?" if near else ""
             raise ValueError(f"no op is called {name!r}.{hint} All of them: intsim ops list")
-        for home in _HOMES:
-            if _there(home, plain):
-                importlib.import_module(f"{home}.{plain}")
-                break
+        importlib.import_module(f"{home}.{plain}")
     op = _OPS[plain]
     if version and int(version) != op.version:
         raise ValueError(f"{plain} is at version {op.version}; version {version} is not in this release")
@@ -60,7 +58,10 @@ def get(name: str) -> Op:
 
 def _there(home: str, name: str) -> bool:
     """Whether a variant lies under ``home``: a family may have some of its own arithmetic and some made of ops."""
-    family = importlib.util.find_spec(f"{home}.{name.split('.', maxsplit=1)[0]}")
+    parts = name.split(".")
+    if len(parts) != 2 or not all(part.isidentifier() and part[0] != "_" for part in parts):
+        return False  # the modules with an underscore are no variants
+    family = importlib.util.find_spec(f"{home}.{parts[0]}")
     return family is not None and importlib.util.find_spec(f"{home}.{name}") is not None
 
 

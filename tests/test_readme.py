@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from cuda_callers import usable
 from intsim.cli import main
+from intsim.models import results
 from intsim.numerics import Rounding
 from intsim.oracle import evidence, evidence_tables
 
@@ -38,6 +40,14 @@ def test_the_call_from_python_prints_what_its_comment_says() -> None:
     assert f"# {printed.getvalue().strip()}" in PYTHON[1]
 
 
+@pytest.mark.skipif(not usable(), reason="needs Numba's simulator or a GPU: the uncompiled job simulates it")
+def test_the_call_on_a_gpu_prints_what_its_comment_says() -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(PYTHON[2], {})  # the README's own text
+    assert f"# {printed.getvalue().strip()}" in PYTHON[2]
+
+
 def test_the_rounding_table_has_every_rule_once() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE)
     assert rows == [rule.name for rule in Rounding]
@@ -53,3 +63,10 @@ def test_the_table_of_systems_is_what_was_measured() -> None:
     table, end, _ = rest.partition(evidence_tables.END)
     assert end
     assert table.strip() == evidence_tables.markdown(evidence.read()), "run: intsim profiles --update README.md"
+
+
+def test_the_tables_of_transformers_are_what_was_measured() -> None:
+    _, _, rest = README.partition(results.START)
+    table, end, _ = rest.partition(results.END)
+    assert end
+    assert table.strip() == results.markdown(results.read()), "run: intsim model results --update README.md"

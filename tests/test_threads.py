@@ -36,6 +36,23 @@ def test_an_error_in_a_part_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) 
         cpu.shared_out(part, 100, MUCH)
 
 
+def test_a_part_shares_nothing_out_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "THREADS", 2)
+    threads: list[tuple[str, str]] = []
+
+    def part(first: int, last: int) -> None:
+        outer = threading.current_thread().name
+        cpu.shared_out(lambda a, b: threads.append((outer, threading.current_thread().name)), 1000, MUCH)
+
+    cpu.shared_out(part, 8, MUCH)
+    assert threads
+    assert all(outer == inner for outer, inner in threads)
+    assert len(threads) == 4, "one call a part"
+    inner: list[int] = []
+    cpu.shared_out(lambda first, last: inner.append(first), 8, MUCH)
+    assert len(inner) == 4, "the mark is gone: work is shared out again"
+
+
 def test_a_caller_finishes_alone_where_no_helper_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "THREADS", 2)
     release, busy = threading.Event(), threading.Event()

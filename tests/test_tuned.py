@@ -162,3 +162,19 @@ def test_table(t: IntType, result: IntType) -> None:
     x = DRAW.integers(t.qmin, t.qmax + 1, (129, 130)).astype(t.storage)
     table = DRAW.integers(result.qmin, result.qmax + 1, 256).astype(result.storage)
     equal("activation.table", get("activation.table").params(t, result), x, table)
+
+
+@pytest.mark.parametrize("t", [int8, uint8], ids=str)
+@pytest.mark.parametrize("result", [int8, uint8, int16], ids=str)
+@pytest.mark.parametrize("scale", [0.003, 0.1, 3.0])
+def test_softmax_gemmlowp(t: IntType, result: IntType, scale: float) -> None:
+    m, n = 61, 271
+    q = (logits(m, n, int8).astype(np.int64) - int8.qmin + t.qmin).astype(t.storage)
+    p = get("softmax.gemmlowp").params.from_scale(scale, q=t, dtype=result)
+    equal("softmax.gemmlowp", p, q, DRAW.integers(1, n + 1, m).astype(np.int32))
+
+
+def test_softmax_gemmlowp_in_the_longest_rows() -> None:
+    """Totals up to 2**31 less one term: the last shift of an 8-bit result passes 32 bits."""
+    p = get("softmax.gemmlowp").params.from_scale(0.1)
+    equal("softmax.gemmlowp", p, np.zeros((5, 4095), np.int8), np.array([4095, 512, 511, 4094, 1], np.int32))

@@ -48,8 +48,12 @@ def compile(name: str, program: Program) -> Kernel:
 
 
 def shared_out(part: Callable[[int, int], None], count: int, work: int) -> None:
-    """``part(first, last)`` over [0, count), in as many threads as ``work`` steps are worth."""
-    threads = min(THREADS, count, 1 + work // WORTH_A_THREAD)
+    """``part(first, last)`` over [0, count), in as many threads as ``work`` steps are worth.
+
+    Inside a part it is the part's own thread alone: the others are busy with the rest, and tasks that
+    wait for them would pile up with all their arrays.
+    """
+    threads = 1 if getattr(_here, "in_a_part", False) else min(THREADS, count, 1 + work // WORTH_A_THREAD)
     if threads <= 1:
         part(0, count)
         return
@@ -58,6 +62,9 @@ def shared_out(part: Callable[[int, int], None], count: int, work: int) -> None:
         _helpers(THREADS).put(task)
     task.help()
     task.finish()
+
+
+_here = threading.local()  # in_a_part: whether this thread runs a part of a task
 
 
 class _Task:
@@ -80,10 +87,13 @@ class _Task:
                 if t == self._parts:
                     return
                 self._taken += 1
+            _here.in_a_part = True
             try:
                 self._part(self._count * t // self._parts, self._count * (t + 1) // self._parts)
             except BaseException as wrong:  # raised again where the caller waits
                 self._wrong = wrong
+            finally:
+                _here.in_a_part = False
             with self._lock:
                 self._done += 1
                 if self._done == self._parts:

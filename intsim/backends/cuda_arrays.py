@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -64,7 +65,19 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     constant: nothing writes to it as long as it lives.
     """
 
-    __slots__ = ("constant", "dtype", "gpu", "holds", "owner", "pointer", "shape", "stream", "strides")
+    __slots__ = (
+        "constant",
+        "contiguous",
+        "dtype",
+        "gpu",
+        "holds",
+        "owner",
+        "pointer",
+        "shape",
+        "size",
+        "stream",
+        "strides",
+    )
 
     def __init__(
         self,
@@ -78,7 +91,10 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     ) -> None:
         self.gpu, self.pointer, self.stream, self.owner = gpu, pointer, stream, owner
         self.shape, self.dtype = tuple(map(int, shape)), np.dtype(dtype)
-        self.strides = _c_strides(self.shape) if strides is None else tuple(strides)
+        self.size = math.prod(self.shape)
+        ordered = c_strides(self.shape)
+        self.strides = ordered if strides is None else tuple(strides)
+        self.contiguous = self.strides == ordered or _same_order(self.shape, self.strides, ordered)
         self.holds: tuple[int, int] | None = None
         self.constant = False
 
@@ -87,17 +103,8 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return len(self.shape)
 
     @property
-    def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
     def nbytes(self) -> int:
         return self.size * int(self.dtype.itemsize)
-
-    @property
-    def contiguous(self) -> bool:
-        expected = zip(self.shape, self.strides, _c_strides(self.shape), strict=True)
-        return self.size == 0 or all(n == 1 or a == b for n, a, b in expected)
 
     def _like(
         self, pointer: int, shape: Sequence[int], strides: Sequence[int] | None, dtype: Any = None
@@ -110,9 +117,9 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         """The same elements in C order with another shape; a view."""
         wanted = list(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
         if -1 in wanted:
-            known = int(np.prod([n for n in wanted if n != -1], dtype=np.int64))
+            known = math.prod(n for n in wanted if n != -1)
             wanted[wanted.index(-1)] = self.size // max(known, 1)
-        if int(np.prod(wanted, dtype=np.int64)) != self.size:
+        if math.prod(wanted) != self.size:
             raise ValueError(f"an array of shape {self.shape} has no shape {tuple(wanted)}")
         whole = self.in_order()
         return whole._like(whole.pointer, wanted, None)
@@ -209,7 +216,13 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype}, gpu={self.gpu.index})"
 
 
-def _c_strides(shape: Sequence[int]) -> tuple[int, ...]:
+def _same_order(shape: Sequence[int], strides: Sequence[int], ordered: Sequence[int]) -> bool:
+    """Whether these strides reach the elements in the same order: those of a length of 1 do not matter."""
+    return 0 in shape or all(n == 1 or a == b for n, a, b in zip(shape, strides, ordered, strict=True))
+
+
+def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides, in elements, of an array in C order."""
     strides, step = [], 1
     for n in reversed(shape):
         strides.append(step)

@@ -74,15 +74,14 @@ class Built(Compiled):
 
 def types_of(value: Any) -> Any:
     """What of an argument decides the machine code: types and numbers of dimensions, as nested tuples."""
-    match value:
-        case DeviceArray() | np.ndarray():
-            return value.dtype.str, value.ndim
-        case tuple():
-            return type(value).__name__, getattr(type(value), "_fields", ()), tuple(map(types_of, value))
-        case np.generic():
-            return value.dtype.str
-        case int():
-            return "int"
+    if isinstance(value, (DeviceArray, np.ndarray)):
+        return value.dtype.str, len(value.shape)
+    if isinstance(value, tuple):
+        return type(value).__name__, tuple(map(types_of, value))  # a class of named fields has them in its name
+    if isinstance(value, np.generic):
+        return value.dtype.str
+    if isinstance(value, int):
+        return "int"
     raise TypeError(f"a kernel takes arrays, integers and tuples of them, not a {type(value).__name__}")
 
 

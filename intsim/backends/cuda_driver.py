@@ -18,12 +18,13 @@ from cuda.core import Buffer
 from cuda.core import Device as CoreDevice
 from cuda.core.utils import StridedMemoryView
 
-from intsim.backends.cuda_arrays import DeviceArray, Host
+from intsim.backends.cuda_arrays import DeviceArray, Host, c_strides
 from intsim.backends.cuda_compile import Kernel, compiled
-from intsim.backends.cuda_exchange import LEGACY_STREAM, kind
+from intsim.backends.cuda_exchange import LEGACY_STREAM
 from intsim.backends.cuda_launch import Call
 
 LEAST_CAPABILITY = (7, 0)
+_SUCCESS = cu.CUresult.CUDA_SUCCESS
 
 _RUINED = (
     cu.CUresult.CUDA_ERROR_ILLEGAL_ADDRESS,
@@ -41,7 +42,7 @@ class GpuError(RuntimeError):
 def _done(answer: Any) -> Any:
     """What a driver function returns besides its status. Raises GpuError or MemoryError with the driver's words."""
     status, *rest = answer
-    if status != cu.CUresult.CUDA_SUCCESS:
+    if status != _SUCCESS:
         words = cu.cuGetErrorString(status)[1].decode()
         if status == cu.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
             raise MemoryError(words)
@@ -117,21 +118,20 @@ class RealGpu:
 
     def view(self, a: Any, stream: int) -> tuple[int, tuple[int, ...], tuple[int, ...], Any]:
         """Address, shape, strides in elements, dtype; ``stream`` waits for whatever fills the array."""
-        self._enter()
-        said = None if kind(a) == "torch" else getattr(a, "__cuda_array_interface__", None)
+        said = getattr(a, "__cuda_array_interface__", None)
         if said is not None:
             seen = StridedMemoryView.from_cuda_array_interface(a, -1)
             filled_on = said.get("stream")
             if filled_on is not None:
                 self.wait(stream, int(filled_on))
         else:
+            self._enter()
             seen = StridedMemoryView.from_dlpack(a, stream)
-        strides = (
-            seen.strides if seen.strides is not None else DeviceArray(self, 0, seen.shape, seen.dtype, 0, None).strides
-        )
-        if seen.ptr and np.prod(seen.shape):
+        shape = tuple(seen.shape)
+        if seen.ptr and np.prod(shape):
             self._own(seen.ptr)
-        return int(seen.ptr), tuple(seen.shape), tuple(strides), seen.dtype
+        strides = c_strides(shape) if seen.strides is None else tuple(seen.strides)
+        return int(seen.ptr), shape, strides, seen.dtype
 
     def _own(self, address: int) -> None:
         """Raises ValueError where ``address`` is no memory of this GPU's primary context."""
@@ -169,9 +169,11 @@ class RealGpu:
             granted.add(size)
 
     def launch(self, call: Call, stream: int) -> None:
-        self._enter()
-        slots = call.packed[1].ctypes.data
-        _done(cu.cuLaunchKernel(call.loaded[0], *call.grid, *call.block, call.shared, stream, slots, 0))
+        slots = call.packed.address
+        status = cu.cuLaunchKernel(call.loaded[0], *call.grid, *call.block, call.shared, stream, slots, 0)[0]
+        if status != _SUCCESS:  # another context may be the current one
+            self._enter()
+            _done(cu.cuLaunchKernel(call.loaded[0], *call.grid, *call.block, call.shared, stream, slots, 0))
 
     def capture(self, work: Callable[[int], None]) -> Callable[[int], None] | None:
         """A CUDA graph of what ``work(stream)`` launches on ``stream``: call it with a stream to run it."""
@@ -195,8 +197,9 @@ class _Graph:
         weakref.finalize(self, cu.cuGraphExecDestroy, ready)
 
     def __call__(self, stream: int) -> None:
-        self._gpu._enter()
-        _done(cu.cuGraphLaunch(self._ready, stream))
+        if cu.cuGraphLaunch(self._ready, stream)[0] != _SUCCESS:  # another context may be the current one
+            self._gpu._enter()
+            _done(cu.cuGraphLaunch(self._ready, stream))
 
 
 class _Block:
@@ -219,7 +222,8 @@ def gpu(index: int) -> RealGpu:
 
 def index_of(address: int) -> int:
     """The GPU whose memory holds ``address``. Raises ValueError where none does."""
-    _done(cu.cuInit(0))
+    if not address:  # an empty array has none
+        return current().index
     status, index = cu.cuPointerGetAttribute(cu.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address)
     if status != cu.CUresult.CUDA_SUCCESS:
         raise ValueError(f"{address:#x} is no address that the GPU's driver knows: is it host memory?")

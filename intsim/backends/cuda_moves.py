@@ -9,7 +9,7 @@ from numba import cuda
 
 from intsim.backends.cuda_arrays import DeviceArray
 from intsim.backends.cuda_compile import Kernel
-from intsim.backends.cuda_exchange import empty, kind, upload
+from intsim.backends.cuda_exchange import allocator, empty, upload
 from intsim.backends.cuda_queue import issue
 
 AXES = 6  # an array with more dimensions is folded before it is moved
@@ -57,7 +57,7 @@ def _blocks(a: DeviceArray) -> tuple[int, int]:
 
 def copied(a: DeviceArray) -> DeviceArray:
     """A copy of ``a`` with its elements in C order."""
-    out = empty(a.gpu, a.shape, a.dtype, a.stream, _library(a))
+    out = empty(a.gpu, a.shape, a.dtype, a.stream, allocator(a))
     out.holds = a.holds
     if a.size:
         lead = AXES - a.ndim
@@ -68,12 +68,6 @@ def copied(a: DeviceArray) -> DeviceArray:
         grid, block = _blocks(a)
         issue(a.gpu, a.stream, COPY, grid, block, (source, out.reshape(-1), shape, strides))
     return out
-
-
-def _library(a: Any) -> str:
-    while isinstance(a, DeviceArray):
-        a = a.owner
-    return kind(a)
 
 
 def extremes(a: DeviceArray) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from intsim.cli import model_transformer
+from intsim.cli import model_evaluate, model_transformer
 from intsim.cli.messages import BACKENDS, check_folder, counting, explained, lines, megabytes
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def model() -> None:
     """Integer Transformers: convert, run, translate, evaluate."""
 
 
-for command in model_transformer.COMMANDS:
+for command in (*model_transformer.COMMANDS, model_evaluate.show_results):
     model.add_command(command)
 
 
@@ -133,7 +133,7 @@ def run(
 @click.argument("pairs", type=click.Path(), required=False)
 @click.option("--checkpoint", "source", help="The float model: a folder, or an installed package.")
 @click.option("--backend", type=BACKENDS, default="cpu", show_default=True, help="All give the same bits.")
-@model_transformer.evaluate_options
+@model_evaluate.evaluate_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(path: str, pairs: str | None, source: str | None, backend: str, as_json: bool, **given: Any) -> None:
     """Compare MODEL with the float model that it came from.
@@ -149,7 +149,7 @@ def evaluate(path: str, pairs: str | None, source: str | None, backend: str, as_
         if transformer_file.is_transformer(place) or transformer_checkpoint.is_ours(place):
             if pairs:
                 raise ValueError("a Transformer's pairs come with --pairs FILE")
-            model_transformer.evaluate(place, source, backend, as_json, **given)
+            model_evaluate.evaluate(place, source, backend, as_json, **given)
             return
         if not pairs or not source:
             raise ValueError("an encoder is evaluated on PAIRS, against --checkpoint: give both")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from intsim.binding import broadcast, resident
 from intsim.models.layout import Array, IntegerModel, check, step_ops
 from intsim.execute import Prepared, prepare
 
@@ -28,7 +29,14 @@ class IntegerEncoder:
         check(model)
         self.shape = model.shape
         self.pooled_scale = model.scales["pooled"]
-        self._t, self._scales, self._parameters = model.tensors, model.scales, model.steps
+        self._t: Any = model.tensors
+        self._scales, self._parameters = model.scales, model.steps
+        self._kept: dict[tuple[tuple[int, ...], bool], tuple[Any, Any]] = {}
+        self._enter: Callable[..., Any] = lambda *arrays: (arrays, lambda out: out)
+        if backend == "cuda":
+            from intsim import on_gpu
+
+            self._t, self._enter = on_gpu.constants(model.tensors), on_gpu.entered
         self._steps: dict[str, Prepared] = {
             name: prepare(op, p=model.steps[name], backend=backend) for name, op in step_ops(model.shape).items()
         }
@@ -53,10 +61,12 @@ class IntegerEncoder:
     def run(self, ids: Array, lengths: Array, trace: Trace | None = None) -> Array:
         """Pooled int32 (sentences, hidden), steps of ``pooled_scale``.
 
-        ids: int32 (sentences, tokens), of which ``lengths`` (int32, at least 1) count in each row.
+        ids: int32 (sentences, tokens), of which ``lengths`` (int32, at least 1) count in each row. With the backend
+            "cuda" both may lie on a GPU: then nothing leaves it, and ``intsim.capture`` makes a graph of the call.
         trace: called at every place with what it holds; rows are tokens, padding included.
         Raises TypeError or ValueError for ids outside the vocabulary, or more tokens than the model takes.
         """
+        (ids, lengths), handed_back = self._enter(ids, lengths)
         sentences, tokens = ids.shape
         if tokens > self.shape.tokens:
             raise ValueError(f"a sentence has {tokens} tokens, the model takes at most {self.shape.tokens}")
@@ -70,17 +80,30 @@ class IntegerEncoder:
         for i in range(self.shape.layers):
             x = self._attention(f"layer.{i}", x, sentences, tokens, lengths, see)
             x = self._feed_forward(f"layer.{i}", x, see)
-        return see("pooled", self._steps["pooled.mean"](x.reshape(sentences, tokens, -1), lengths))
+        pooled: Array = see("pooled", self._steps["pooled.mean"](x.reshape(sentences, tokens, -1), lengths))
+        return handed_back(pooled)  # type: ignore[no-any-return]  # an array of the caller's library
 
     def _embedding(self, ids: Array, see: Callable[[str, Array], Array]) -> Array:
         step, t = self._steps, self._t
         flat = ids.reshape(-1)
-        positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape).reshape(-1)
+        positions, zeros = self._numbers(ids.shape, resident(ids))
         word = step["word.embedding"](flat, t["word.table"], t["word.multiplier"])
         position = step["position.embedding"](positions, t["position.table"])
-        kind = step["type.embedding"](np.zeros_like(flat), t["type.table"])
+        kind = step["type.embedding"](zeros, t["type.table"])
         total = step["embedding_sum.add"](word, step["position_sum.add"](position, kind))
         return self._norm("embedding", see("embedding_sum", total), see)
+
+    def _numbers(self, shape: tuple[int, ...], there: bool) -> tuple[Any, Any]:
+        """Each token's place in its sentence, and zeros; on the GPU once a shape."""
+        if (shape, there) not in self._kept:
+            places = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape).reshape(-1)
+            made: Any = {"places": places, "zeros": np.zeros_like(places)}
+            if there:
+                from intsim import on_gpu
+
+                made = on_gpu.constants(made)
+            self._kept[shape, there] = made["places"], made["zeros"]
+        return self._kept[shape, there]
 
     def _attention(
         self, layer: str, x: Array, sentences: int, tokens: int, lengths: Array, see: Callable[[str, Array], Array]
@@ -89,17 +112,17 @@ class IntegerEncoder:
             return self._steps[f"{layer}.{name}"](*arrays)
 
         def heads(a: Array) -> Array:
-            return a.reshape(sentences, tokens, self.shape.heads, self.shape.head).transpose(0, 2, 1, 3)
+            return a.reshape(sentences, tokens, self.shape.heads, self.shape.head).swapaxes(1, 2)
 
         quantized = step("input.quantize", x)
         q, k, v = (self._dense(f"{layer}.{name}", quantized, see) for name in ("query", "key", "value"))
         q8, q_top = step("query.quantize", heads(q))
         k8, k_top = step("key.quantize", heads(k))
         scores = see(f"{layer}.scores", step("scores.requantize", step("scores.matmul", q8, k8), q_top, k_top))
-        stop = np.broadcast_to(lengths.reshape(-1, 1, 1), scores.shape[:-1])
+        stop = broadcast(lengths.reshape(-1, 1, 1), scores.shape[:-1])
         probabilities = see(f"{layer}.probabilities", step("probabilities.softmax", scores, stop))
         mixed = step("context.matmul", probabilities, heads(v).swapaxes(-1, -2))
-        context = step("context.requantize", mixed.transpose(0, 2, 1, 3).reshape(x.shape))
+        context = step("context.requantize", mixed.swapaxes(1, 2).reshape(x.shape))
         context = step("context.quantize", see(f"{layer}.context", context))
         total = step("attention_sum.add", x, self._dense(f"{layer}.attention", context, see))
         return self._norm(f"{layer}.attention_norm", see(f"{layer}.attention_sum", total), see)

@@ -33,6 +33,10 @@ class TranslationFigures:
     seconds: float
     translations: list[str]
 
+    @property
+    def count(self) -> int:
+        return len(self.translations)
+
 
 @dataclass(frozen=True, slots=True)
 class TextFigures:
@@ -45,6 +49,10 @@ class TextFigures:
     kl: float
     same_best: float
     seconds: float
+
+    @property
+    def count(self) -> int:
+        return self.tokens
 
 
 def translate(

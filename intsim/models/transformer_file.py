@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from intsim.models import container
 from intsim.models.architecture import Architecture
 from intsim.models.container import TOKENIZER
 from intsim.models.layout import Array
+from intsim.models.storage import shipped_root
 from intsim.models.transformer_checkpoint import check_vocabulary
 from intsim.models.transformer_layout import Options, PropagatedModel, check, step_ops
 from intsim.models.transformer_parts import assembled, check_parts
@@ -102,13 +102,7 @@ def find(name: str) -> Path:
     path = Path(name)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
-    if name in SHIPPED:
-        for root in (Path(str(resources.files("intsim"))) / "reference_outputs", _checkout() / "reference_outputs"):
-            found = root / "models" / f"{name}{ENDING}"
-            if found.is_file():
-                return found
+    found = shipped_root() / "models" / f"{name}{ENDING}"
+    if name in SHIPPED and found.is_file():
+        return found
     raise ValueError(f"{name!r} is neither a file nor a shipped model ({', '.join(SHIPPED)})")
-
-
-def _checkout() -> Path:
-    return Path(__file__).resolve().parents[2]

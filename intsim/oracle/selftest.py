@@ -30,11 +30,12 @@ RANDOM = 4
 # Lengths of the dimensions of larger cases, in the op's order: tails of every tile, one row, many rows.
 LENGTHS = ((37, 45, 70), (130, 200, 144), (1, 512, 512), (256, 256, 512))
 ENOUGH = 2  # larger cases for each tuned kernel
+CHOSEN = "chosen"  # the kernel that a caller gets who asks for none
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to run an op. tile: the tuned kernel; "" for the program itself. there: arrays lie on the device."""
+    """One way to run an op. tile: a tuned kernel, CHOSEN, or "" for the program. there: arrays lie on the device."""
 
     device: str
     threads: int = 1
@@ -80,20 +81,26 @@ def run(
         if not reach[t.where]:
             why = t.not_simulated if t.backend == "cuda" and _simulated() else ""
             row.unreached.append(f"{t.where}: {why or 'no case reaches it'}")
-    every = [*stated, *large, *(case for listed in reach.values() for case in listed)]
-    digests = {id(case): _digest(case.wanted) for case in every}
-    row.cases, row.hash = len(every), _joined(digests.values())
-    row.elements = sum(a.size for case in every for a in case.wanted)
-    row.inputs = _joined(f"{_digest(case.inputs)} {case.params}" for case in every)
+    tiled = [case for listed in reach.values() for case in listed]
+    digests = {id(case): _digest(case.wanted) for case in (*stated, *large, *tiled)}
+    # A hash of the cases that every way meets: the same on every machine, whatever tuned kernels it has.
+    row.hash = _joined(digests[id(case)] for case in (*stated, *large))
+    row.inputs = _joined(f"{_digest(case.inputs)} {case.params}" for case in (*stated, *large))
+    row.cases = len(stated) + len(large) + len(tiled)
+    row.elements = sum(a.size for case in (*stated, *large, *tiled) for a in case.wanted)
     for way in _ways(devices, threads):
         row.ways.append(way)
         for case in large if way.there else [*stated, *large]:
-            _compare(row, way, case, digests[id(case)])
+            _compare(row, op, way, case, digests[id(case)])
+        if tiles:
+            row.ways.append(dataclasses.replace(way, tile=CHOSEN))
+            for case in (*([] if way.there else stated), *large, *tiled):
+                _compare(row, op, row.ways[-1], case, digests[id(case)])
     for t in tuned:
         for way in _ways([t.backend], threads):
             row.ways.append(dataclasses.replace(way, tile=t.where))
             for case in reach[t.where]:
-                _compare(row, row.ways[-1], case, digests[id(case)])
+                _compare(row, op, row.ways[-1], case, digests[id(case)])
     return row
 
 
@@ -105,10 +112,10 @@ def _ways(devices: Sequence[str], threads: Sequence[int]) -> Iterator[Way]:
         yield Way("cuda", there=True)
 
 
-def _compare(row: Row, way: Way, case: Case, wanted: str) -> None:
+def _compare(row: Row, op: Op, way: Way, case: Case, wanted: str) -> None:
     row.runs += 1
     try:
-        got = _digest(_outputs(way, case))
+        got = _digest(_outputs(op, way, case))
     except Exception as error:  # a kernel that raises is a finding, not the end
         row.parted.append(f"{way}: {case.id} raised {type(error).__name__}: {error}")
         return
@@ -116,9 +123,9 @@ def _compare(row: Row, way: Way, case: Case, wanted: str) -> None:
         row.parted.append(f"{way}: {case.id} differs")
 
 
-def _outputs(way: Way, case: Case) -> tuple[Array, ...]:
+def _outputs(op: Op, way: Way, case: Case) -> tuple[Array, ...]:
     with in_threads(way.threads):
-        prepared = Prepared(case.op, case.params, way.device, way.tile or False)
+        prepared = Prepared(op, case.params, way.device, True if way.tile == CHOSEN else way.tile or False)
         if not way.there:
             return prepared.outputs(*case.inputs)
         from intsim.graphs import to_device

@@ -5,15 +5,17 @@ Everything of intsim is imported inside the functions: a module must not be load
 
 from __future__ import annotations
 
+import ast
 import pickle
 import warnings
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from mutants import ROOT
+from mutants import ROOT, closure, modules
 
 DRAWN = 40  # pseudorandom calls an op
+DEEP = 5001  # terms of a product: beyond what float32 sums exactly
 SMALL = 512  # input elements up to which a program runs uncompiled on a system's case
 
 
@@ -30,6 +32,11 @@ def _work(case: Any) -> int:
 
 def _differ(got: Sequence[Any], wanted: Sequence[Any]) -> bool:
     return any(a.tobytes() != b.tobytes() or a.dtype != b.dtype for a, b in zip(got, wanted, strict=True))
+
+
+def arithmetic(ops: Sequence[str], drawn_for: Sequence[str], scalar: tuple[str, str] | None) -> str:
+    """Golden outputs, then property tests: of a ``scalar`` function (module, name), then drawn calls."""
+    return golden(ops) or (primitives(*scalar) if scalar else "") or drawn(drawn_for)
 
 
 def golden(ops: Sequence[str]) -> str:
@@ -61,6 +68,36 @@ def drawn(ops: Sequence[str]) -> str:
             if _differ(Prepared(op, case.params, "cpu", tuned=False).outputs(*case.inputs), spec):
                 return f"drawn {name}"
     return ""
+
+
+PRIMITIVES = ("tests/test_primitives.py", "tests/test_scale.py")
+
+
+def primitives(module: str, where: str) -> str:
+    """The tests of the scalar functions that go through ``where``: against the spec's, fractions and NumPy's floats."""
+    import pytest
+
+    reaching = {name for name in modules()[module].defined if (module, where) in closure([(module, name)])}
+    chosen = []
+    for file in PRIMITIVES:
+        for statement in ast.parse((ROOT / file).read_text()).body:
+            if isinstance(statement, ast.FunctionDef) and statement.name.startswith("test_"):
+                named = {n.attr for n in ast.walk(statement) if isinstance(n, ast.Attribute)}
+                if named & reaching or "_pair" in ast.dump(statement):
+                    chosen.append(f"{ROOT / file}::{statement.name}")
+    options = [
+        "-q",
+        "-x",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(ROOT),
+        "-c",
+        str(ROOT / "pyproject.toml"),
+    ]
+    return "primitives" if chosen and pytest.main([*options, *chosen]) == pytest.ExitCode.TESTS_FAILED else ""
 
 
 def builders(ops: Sequence[str]) -> str:
@@ -105,18 +142,21 @@ def tuned(ops: Sequence[str]) -> str:
 
     from intsim import registry
     from intsim.execute import Prepared
+    from intsim.op import Contraction
     from intsim.oracle import cases
 
     for name in ops:
         op = registry.get(name)
-        for longest in (8, 40, 90):
-            for case in cases.random(op, 12, longest=longest):
+        over = {op.program.over: (DEEP,)} if isinstance(op.program, Contraction) else {}
+        for longest, only in ((40, {}), (9, over)):
+            for case in cases.random(op, 16, longest=longest, only=only):
                 spec = Prepared(op, case.params, "reference", tuned=False)
                 fast = Prepared(op, case.params, "cpu", tuned=True)
-                stacked = tuple(np.stack([a, np.flip(a, 0)]) for a in case.inputs)
+                inputs = tuple(np.full_like(a, a.max()) for a in case.inputs) if only else case.inputs
+                stacked = tuple(np.stack([a, np.flip(a, 0)]) for a in inputs)
                 for leading in (False, True):
                     if any(t.serves(case.params, _sizes(case)) for t in op.tuned if t.leading == leading):
-                        given = stacked if leading else case.inputs
+                        given = stacked if leading else inputs
                         if _differ(fast.outputs(*given), spec.outputs(*given)):
                             return f"tuned {name}"
     return ""

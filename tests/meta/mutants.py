@@ -218,8 +218,11 @@ def _named(module: Module, name: str) -> Name | None:
 
 
 def _uses(module: Module, node: ast.AST) -> Iterator[Name]:
+    own = {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}  # an argument may be called as a function is
     for inner in _computing(node):
         match inner:
+            case ast.Name(id=name) if name in own:
+                continue
             case ast.Name(id=name):
                 found = _named(module, name)
             case ast.Attribute(value=ast.Name(id=owner), attr=attr):

@@ -8,7 +8,8 @@
 A mutant lives in a forked process and never on disk. What judges it follows from what it can reach:
 
 - arithmetic (the spec or the program of some op goes through it): the golden outputs of those ops, then of
-  the composites made of them, replayed on spec and program, uncompiled. With ``--judge systems``: the rows
+  the composites made of them, replayed on spec and program, uncompiled; then the property tests: those of
+  the scalar functions, and drawn calls of the op on spec and program. With ``--judge systems``: the rows
   of the installed wheels that those ops state, each system run once and its outputs kept.
 - a builder (host code that makes parameters or tables): the calls that the op states must still be those of
   its golden file, and stay within the bound of its oracle.
@@ -35,6 +36,7 @@ import tomllib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.util.spec_from_file_location(
             name,
             ROOT / self.mutant.file,
-            loader=self,  # type: ignore[arg-type]  # a loader by its methods
+            loader=self,
             submodule_search_locations=package,
         )
 
@@ -122,35 +124,34 @@ def _needing(module: str) -> frozenset[str]:
 
 def run_file(file: str, made: Sequence[Mutant], judge: str) -> list[Found]:
     """Judges the mutants of one file, in a process that has loaded all that none of them changes."""
-    needing = _needing(module_of(file))
-    kept: dict[str, list[bytes]] = {}
+    module = module_of(file)
+    needing = _needing(module)
     for name in sorted(m for m in modules() if m.startswith("intsim.scalar.") and m not in needing):
         importlib.import_module(name)
     importlib.import_module("intsim.oracle.golden")
-    assert module_of(file) not in sys.modules, "imported before it can be mutated"
+    assert module not in sys.modules, "imported before it can be mutated"
+    kept: dict[str, list[bytes]] = {}
     found: list[Found] = []
     for mutant in made:
-        part, ops = role((module_of(file), mutant.where))
-        ops = tuple(sorted(ops, key=lambda op: (op != op_name(module_of(file)), judges.size(op))))
+        part, ops = role((module, mutant.where))
+        ops = tuple(sorted(ops, key=lambda op: (op != op_name(module), judges.size(op))))
         wider = (*ops, *dict.fromkeys(c for op in ops for c in composites_of(op) if c not in ops))
         if judge == "systems":
             for op in wider:
                 if op not in kept:
-                    kept[op] = forked(lambda op=op: judges.record(op)) or []  # type: ignore[misc]
-            if part != "arithmetic" or not any(kept[op] for op in wider):
-                continue
+                    kept[op] = forked(partial(judges.record, op)) or []
             rows = [row for op in wider for row in kept[op]]
-            work = lambda rows=rows: judges.systems(rows)  # noqa: E731
+            if part != "arithmetic" or not rows:
+                continue
+            work = partial(judges.systems, rows)
         elif part == "arithmetic":
-            work = lambda wider=wider, ops=ops: judges.golden(wider) or judges.drawn(ops[:MANY])  # noqa: E731
-        elif part == "builder":
-            work = lambda ops=ops: judges.builders(ops)  # noqa: E731
-        elif part == "tuned":
-            work = lambda ops=ops: judges.tuned(ops)  # noqa: E731
+            scalar = (module, mutant.where) if file.startswith("intsim/scalar") else None
+            work = partial(judges.arithmetic, wider, ops[:MANY], scalar)
+        elif part in ("builder", "tuned"):
+            work = partial(judges.builders if part == "builder" else judges.tuned, ops)
         else:
             continue
-        limit = SECONDS[len(wider) > MANY]
-        noticed = forked(lambda mutant=mutant, work=work: judged(mutant, work), seconds=limit)  # type: ignore[misc]
+        noticed = forked(partial(judged, mutant, work), seconds=SECONDS[len(wider) > MANY])
         found.append((mutant, part, "limits" if noticed is None else noticed))
     return found
 
@@ -179,18 +180,19 @@ def main() -> None:
         seen |= {m.key for m in mutants(file)}
         if not made:
             continue
-        found: list[Found] | None = forked(lambda file=file, made=made: run_file(file, made, given.judge))
+        found: list[Found] | None = forked(partial(run_file, file, made, given.judge))
         if found is None:
             raise SystemExit(f"{file}: the run broke off")
         if found:
             click.echo(f"{file}: {sum(bool(n) for _, _, n in found)} of {len(found)} killed")
         for mutant, part, noticed in found:
             reason = known.get(mutant.key)
-            word = noticed.split()[0] if noticed.startswith("drawn") else "killed" if noticed else ""
-            word = word or ("stated" if reason else "survived")
+            word = "killed" if noticed else "stated" if reason else "survived"
+            if noticed.startswith(("drawn", "primitives")):
+                word = "property"
             score[part, mutant.kind, word] += 1
-            if word == "drawn" and mutant.kind in ("rule", "constant"):
-                click.echo(f"    only drawn calls ({mutant.kind}): line {mutant.line}: {mutant.change}")
+            if word == "property" and mutant.kind == "rule":
+                click.echo(f"    no golden output, only {noticed} ({mutant.kind}): line {mutant.line}: {mutant.change}")
                 click.echo(f"        {mutant.where}: {mutant.shown}")
             if word == "survived":
                 unexplained += part != "tuned" or given.judge == "golden"
@@ -208,12 +210,15 @@ def main() -> None:
 
 
 def _table(score: Counter[tuple[str, str, str]], judge: str, seconds: float) -> str:
-    lines = [f"\njudged by {judge} ({seconds:.0f} s)", f"{'':24}{'golden':>8}{'drawn':>8}{'stated':>8}{'survived':>10}"]
+    lines = [
+        f"\njudged by {judge} ({seconds:.0f} s)",
+        f"{'':24}{'golden':>8}{'property':>10}{'stated':>8}{'survived':>10}",
+    ]
     for part in ("arithmetic", "builder", "tuned"):
         for kind in KINDS:
-            row = [score[part, kind, word] for word in ("killed", "drawn", "stated", "survived")]
+            row = [score[part, kind, word] for word in ("killed", "property", "stated", "survived")]
             if any(row):
-                lines.append(f"{part:12}{kind:12}{row[0]:8}{row[1]:8}{row[2]:8}{row[3]:10}")
+                lines.append(f"{part:12}{kind:12}{row[0]:8}{row[1]:10}{row[2]:8}{row[3]:10}")
     return "\n".join(lines)
 
 

@@ -74,12 +74,29 @@ def test_backends_agree_to_the_bit(transformer: Any, kind: str, variant: str) ->
     same(logits(IntegerTransformer(model, "cpu")), wanted)
 
 
-def test_a_small_model_with_and_without_kernels_compiled(transformer: Any) -> None:
-    """The uncompiled job runs the programs as Python, the compiled one as kernels, against the same spec."""
-    model = converted(transformer, width=8, layers=1, feed=8)[1]
-    wanted = logits(IntegerTransformer(model, "reference"), IDS[:2, :3])
-    same(logits(IntegerTransformer(model, "cpu"), IDS[:2, :3]), wanted)
-    same(logits(IntegerTransformer(model, "cpu"), IDS[:2, :3], 1), wanted)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tiny_model_on_every_backend_in_every_batch_with_and_without_cache(
+    transformer: Any, backends: list[str], kind: str
+) -> None:
+    """The uncompiled job runs the programs as Python and on the CUDA simulator, the compiled one as kernels."""
+    made = converted(transformer, width=4, layers=1, feed=4, vocabulary=32, **KINDS[kind])[1]
+    texts = [[5, 6, 7, END], [12, END]]  # the second is padded
+    ids = np.array([[BEGIN, 9, 8], [BEGIN, 30, 5]], np.int32)
+    first = IntegerTransformer(made, "reference")
+    wanted = first.step(first.start(texts if first.shape.translates else [], texts=2), ids).reshaped(2, -1)
+    assert len(np.unique(wanted.q)) > 30
+    for backend in backends:
+        model = IntegerTransformer(made, backend)
+        together = texts if model.shape.translates else []
+        same(model.step(model.start(together, texts=2), ids).reshaped(2, -1), wanted)
+        for cache in (True, False):
+            state = model.start(together, texts=2, cache=cache)
+            parts = [model.step(state, part, last=True) for part in (ids[:, :2], ids[:, 2:])]
+            for number, part in zip((1, 2), parts, strict=True):
+                same(part, Scaled(*(a[:, number] for a in wanted)))
+        for i in range(2):
+            alone = model.step(model.start(together[i : i + 1]), ids[i : i + 1])
+            same(alone, Scaled(*(a[i] for a in wanted)))
 
 
 @pytest.mark.compiled

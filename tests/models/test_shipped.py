@@ -17,13 +17,13 @@ from intsim.models.vocabulary import Vocabulary
 pytestmark = pytest.mark.compiled  # whole models: too slow without
 LARGEST = 8 * 2**20  # bytes
 WANTED = {
-    "Where is the station?": "Wo ist die Bahnhof?",
-    "I don't know what to do.": "Ich weiß, was ich nicht tun soll.",
-    "She reads a book every day.": "Sie liest ein jedes Buch.",
+    "Where is my bicycle?": "Wo ist mein Fahrrad?",
+    "I don't know what to do.": "Ich weiß nicht, was zu tun ist.",
+    "She reads a book every day.": "Sie liest viel Buch.",
 }
 # sha256 of the logits (int32), mantissas (int32) and exponents (int16) of the first 24 tokens of TEXT
 TEXT = "The river was the first to be dammed , and its water is led to the city by a tunnel of 12 kilometres ."
-DIGEST = "aa3fd120266759ef8670ceea36942c17eb437953b30ac6df0b79810511ff3d36"
+DIGEST = "dbdff153ccba7b0eb23a45109aefbfd2f5aa88883ca5148863d1187bf99550b2"
 
 
 @pytest.fixture(scope="module", params=transformer_file.SHIPPED)
@@ -57,8 +57,8 @@ def test_translations_are_the_same_on_every_machine(backend: str) -> None:
     model = IntegerTransformer(read, backend)
     ids = vocabulary.encode(list(WANTED))
     assert [vocabulary.decode(t) for t in greedy(model, ids)] == list(WANTED.values())
-    found = beam(model, ids[1], width=4)
-    assert vocabulary.decode(found.ids) == "Ich weiß nicht, was zu tun ist."
+    found = beam(model, ids[2], width=4)
+    assert vocabulary.decode(found.ids) == "Sie liest ein jedes Buch."
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])

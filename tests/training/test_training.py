@@ -51,6 +51,7 @@ def test_a_translation_model_learns_and_is_written(norm: str, pairs: Path, tmp_p
     assert tensors["embedding.weight"].shape == (shape.vocabulary, shape.width)
     assert tensors["decoder.0.cross_attention.shift"].shape == (shape.heads,)
     assert all(np.isfinite(t).all() for t in tensors.values())
+    assert json.loads((out / "training.json").read_text())["recipe"]["shift"] == 3.0
 
 
 def test_a_language_model_learns(tmp_path: Path) -> None:
@@ -59,6 +60,14 @@ def test_a_language_model_learns(tmp_path: Path) -> None:
     done = train("lm", "--text", text, "--valid", text, "--out", tmp_path / "run", "--steps", 16, "--batch", 4)
     assert done.exit_code == 0, done.output
     assert loss(tmp_path / "run")[-1] < loss(tmp_path / "run")[0]
+
+
+def test_b_begins_at_the_degree_unless_told(pairs: Path, tmp_path: Path) -> None:
+    for given, wanted in (((), 2.0), (("--shift", 0.5), 0.5)):
+        out = tmp_path / f"run{wanted}"
+        more = ("--steps", 1, "--batch", 600, "--degree", 2, *given)
+        assert train("translation", "--pairs", pairs, "--out", out, *more).exit_code == 0
+        assert json.loads((out / "training.json").read_text())["recipe"]["shift"] == wanted
 
 
 def test_a_run_goes_on_where_it_stopped(pairs: Path, tmp_path: Path) -> None:
@@ -127,6 +136,13 @@ def test_nothing_sees_the_future_or_padding(attention: AttentionKind, first: boo
         assert not torch.equal(model(target, other), whole)
 
 
+def test_b_begins_where_it_is_said() -> None:
+    made = dict(network.Network(shape(), shift=2.5).named_parameters())
+    begun = {b for name, p in made.items() if name.endswith("shift") for b in p.tolist()}
+    assert begun == {2.5}
+    assert sum(name.endswith("shift") for name in made) == 6
+
+
 def test_polynomial_attention_is_the_formula() -> None:
     torch.manual_seed(0)
     block = network.Attention(shape(), 0.0).double()
@@ -155,6 +171,7 @@ def test_batches_hold_every_pair_once_inside_the_limit() -> None:
     made = batches.Pairs(source, target, 120).batches()
     seen = sorted(int(row[row >= 10][0]) for _, t in made for row in t)
     assert seen == list(range(10, 60))
+    assert [len(t) for _, t in batches.Pairs([], [], 120).batches()] == []
     for s, t in made:
         assert s is not None
         assert max(s.numel(), t[:, 1:].numel()) <= 120

@@ -44,7 +44,7 @@ class Params(Base):
 def spec(q: Any, scale: Any, offset: Any, p: Params) -> Any:
     x, s = ieee.float32(q), scale[:, None]
     with np.errstate(over="ignore", under="ignore"):
-        return (x / s if p.scaling == Scaling.DIVIDE else x * s) + offset[:, None] + np.float32(0)
+        return (x / s if p.scaling == Scaling.DIVIDE else x * s) + offset[:, None]
 
 
 @portable

@@ -27,15 +27,14 @@ def _isqrt(x: Int) -> Int:
 
 @cache
 def _kernel() -> Callable[..., None]:
-    def rows(x: Any, out: Any, p: Any, first: Int, last: Int) -> None:
-        bias = x.bias
-        n = x.x.shape[1]
+    def rows(x: Any, bias: Any, out: Any, mean_rounding: Int, first: Int, last: Int) -> None:
+        n = x.shape[1]
         for i in range(first, last):
-            q, y = x.x[i], out.y[i]
+            q, y = x[i], out[i]
             total: Any = i32(0)  # n <= 2**13 values of 16 bits
             for j in range(n):
                 total = i32(total + i32(q[j]))
-            mean = i32(divide(i64(total), n, p.mean_rounding))
+            mean = i32(divide(i64(total), n, mean_rounding))
             # |d| < 2**16: its square is an uint32, of which n upper and n lower halves sum up in another
             low: Any = u32(0)
             high: Any = u32(0)
@@ -66,6 +65,10 @@ def _saturating() -> Callable[..., None]:
 
 def layernorm(x: Any, out: Any, p: Any) -> None:
     """Fills ``out.y``; serves k = 0, int32 results and inputs of 16 bits or fewer."""
-    near = bool(x.bias.max() <= NEAR and x.bias.min() >= -NEAR)
-    rows = _kernel() if near else _saturating()
-    shared_out(lambda first, last: rows(x, out, p, first, last), x.x.shape[0], x.x.size)
+    rows, count, work = _kernel(), x.x.shape[0], x.x.size
+    if x.bias.max() <= NEAR and x.bias.min() >= -NEAR:
+        # arrays by themselves: Numba types a named tuple anew in every call, which is slow
+        shared_out(lambda first, last: rows(x.x, x.bias, out.y, p.mean_rounding, first, last), count, work)
+        return
+    saturating = _saturating()
+    shared_out(lambda first, last: saturating(x, out, p, first, last), count, work)

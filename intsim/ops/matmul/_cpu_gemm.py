@@ -1,7 +1,7 @@
 """Matrix product in int32 modulo 2**32 by micro-kernels: the loops around them.
 
-Rows of ``a`` are laid out a block at a time, small enough to stay in the second-level cache, and go past
-every panel of ``b``.
+Rows of ``a`` are laid out a block at a time. A stretch of them, DEPTH steps long, goes past the same stretch
+of every panel of ``b``; the sums wait in the result meanwhile.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from intsim.scalar.fixed_point import wrap32
 
 A_STEP = 2**10  # products that take as long as a step of a plain kernel
 FEW = 6  # rows: below this, laying out ``b`` costs more than it saves
-DEPTH = 2**8  # steps: so much of a panel stays in the first-level cache while the rows go past
-BLOCK = 2**17  # bytes of ``a`` that stay in the second-level cache beside a panel
+DEPTH = 2**9  # steps: so much of a panel stays in the first-level cache while the rows go past
+TALL = 192  # rows: so many, DEPTH steps of each, stay in the second-level cache while the panels go past
+LAID_OUT = 2**22  # bytes of ``a`` laid out at a time, at most (but for 12 rows)
 
 
 def product(
@@ -126,7 +127,7 @@ def _panel_products(
     rows = machine.rows_of_quads() if quads else machine.rows_of_pairs()
     size, n = a.shape[1], out.shape[1]
     steps = -(-size // 4) if quads or words else -(-size // 2)
-    height = max(BLOCK // (4 * steps) // 12, 2) * 12  # whole tiles of 4 and of 6 rows
+    height = max(min(TALL, LAID_OUT // (4 * steps)) // 12, 1) * 12  # whole tiles of 4 and of 6 rows
     height = min(height, -(-(bottom - top) // 12) * 12)
     block = np.empty((height, 2 * steps), np.int16)
     block[:, 2 * steps - 2 :] = 0  # the last step may be half empty
@@ -138,13 +139,13 @@ def _panel_products(
             total = _lay_out(a, at + i, flip, words, quads, centre, block, plain, i)
             if left.shape[0]:
                 left[at + i, 0] = -total  # at most 2**20 bytes: below 2**28
-        for panel in range(first, last):
-            column = panel * columns
-            begin = start.ctypes.data + 4 * column
-            inside = count // rows * rows if column + columns <= n else 0
-            for step in range(0, steps, DEPTH):
-                turns = min(DEPTH, steps - step)
+        for step in range(0, steps, DEPTH):
+            turns = min(DEPTH, steps - step)
+            for panel in range(first, last):
+                column = panel * columns
                 source = panels.ctypes.data + 4 * columns * (panel * panels.shape[1] + step)
+                begin = start.ctypes.data + 4 * column
+                inside = count // rows * rows if column + columns <= n else 0
                 for i in range(0, inside, rows):
                     tile = block.ctypes.data + 4 * (i * steps + step)
                     target = out.ctypes.data + 4 * ((at + i) * n + column)
@@ -153,25 +154,26 @@ def _panel_products(
                     else:
                         so_far, apart = begin, 0
                     if quads:
-                        machine.tile_of_quads(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
+                        machine.stretch_of_quads(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
                     else:
-                        machine.tile_of_pairs(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
-            source = panels.ctypes.data + 4 * columns * panel * panels.shape[1]
-            for i in range(inside, count, rows):
-                tile, target = block.ctypes.data + 4 * i * steps, edge.ctypes.data
-                if quads:
-                    machine.tile_of_quads(tile, 4 * steps, source, target, 4 * columns, steps, begin, 0)
-                else:
-                    machine.tile_of_pairs(tile, 4 * steps, source, target, 4 * columns, steps, begin, 0)
-                for r in range(min(rows, count - i)):
-                    for j in range(min(columns, n - column)):
-                        out[at + i + r, column + j] = edge[r, j]
-            if left.shape[0]:
-                for i in range(at, at + count):
-                    for j in range(column, min(n, column + columns)):
-                        # |left| < 2**28 and |right| < 2**9 in the one, the other way round in the other: below 2**41
-                        more = np.int64(left[i, 0]) * right[j, 0] + np.int64(left[i, 1]) * right[j, 1]
-                        out[i, j] = wrap32(out[i, j] + more)
+                        machine.stretch_of_pairs(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
+                if step:
+                    continue  # the edges were done at once
+                for i in range(inside, count, rows):
+                    tile, target = block.ctypes.data + 4 * i * steps, edge.ctypes.data
+                    if quads:
+                        machine.tile_of_quads(tile, 4 * steps, source, target, 4 * columns, steps, begin)
+                    else:
+                        machine.tile_of_pairs(tile, 4 * steps, source, target, 4 * columns, steps, begin)
+                    for r in range(min(rows, count - i)):
+                        for j in range(min(columns, n - column)):
+                            out[at + i + r, column + j] = edge[r, j]
+        if left.shape[0]:
+            for i in range(at, at + count):
+                for j in range(first * columns, min(n, last * columns)):
+                    # |left| < 2**28 and |right| < 2**9 in the one, the other way round in the other: below 2**41
+                    more = np.int64(left[i, 0]) * right[j, 0] + np.int64(left[i, 1]) * right[j, 1]
+                    out[i, j] = wrap32(out[i, j] + more)
 
 
 _multiply = kernel(_panel_products, "matmul.panels")

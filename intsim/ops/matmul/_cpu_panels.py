@@ -46,10 +46,10 @@ def packed(b: Any, zero_point: Any = 0) -> Panels:
     return pack(np.array(b, order="C"), np.array(zero_point))
 
 
-def pack(b: Any, zero_point: Any = 0) -> Panels:
+def pack(b: Any, zero_point: Any = 0, *, quads: bool = True) -> Panels:
     """The panels of ``b`` (int8, uint8 or int16, "n k", C-contiguous), ``zero_point`` subtracted: one, or one per n.
 
-    Raises ValueError where ``b - zero_point`` leaves int16.
+    quads: whether they may be quads. Raises ValueError where ``b - zero_point`` leaves int16.
     """
     n, k = b.shape
     words = b.dtype == np.int16
@@ -57,7 +57,7 @@ def pack(b: Any, zero_point: Any = 0) -> Panels:
     if words and zero_points.any():
         raise ValueError(f"int16 with a zero point of {zero_points[zero_points != 0][0]} leaves int16; widen it")
     bytes_ = b.view(np.uint8)
-    quads = not words and _takes_quads(bytes_, SIGN * (b.dtype == np.uint8))
+    quads = quads and not words and _takes_quads(bytes_, SIGN * (b.dtype == np.uint8))
     flip = SIGN * ((b.dtype == np.uint8) if quads else (b.dtype == np.int8))
     offsets = (zero_points - flip if quads else zero_points + flip).astype(np.int32)
     span = 4 if quads or words else 2
@@ -65,10 +65,10 @@ def pack(b: Any, zero_point: Any = 0) -> Panels:
     lanes, columns = r.lanes, machine.columns(r)
     steps = -(-b.shape[1] * b.itemsize // span)
     panels = np.empty((-(-n // columns), -(-steps // lanes) * lanes, columns), np.int32)
-    centre = np.zeros(panels.shape[0] * columns, np.int16)
+    centre = np.full(panels.shape[0] * columns, 0 if words else flip, np.int16)  # columns past the last hold 0
     sums = np.zeros(n if quads else 0, np.int32)
-    if not quads:
-        centre[:n] = 0 if words else offsets
+    if not (quads or words):
+        centre[:n] = offsets
     shared_out(
         lambda first, last: _pack(bytes_, flip, centre, span, quads, panels, sums, first, last),
         panels.shape[0],

@@ -30,7 +30,7 @@ def columns(r: Rung) -> int:
 
 
 def tile(quads: bool) -> Emit:
-    """``c = start + a b`` for one tile.
+    """``c = start + a b`` for one tile, or for a stretch of its steps.
 
     Addresses of ``a`` (rows lda bytes apart), the panel, ``c`` (rows ldc bytes apart) and the int32 that
     the sums start with (rows lds bytes apart; 0: one row for all); steps >= 1.
@@ -148,6 +148,11 @@ def dots(builder: Any, machine: Machine, a: Any, b: Any, ldb: Any, c: Any, turns
         v.store(v.sum(acc[j]), v.at(c, 4 * j))
 
 
+def _whole(emit: Emit) -> Emit:
+    """All steps of a tile: every row of the sums starts alike."""
+    return lambda builder, machine, *values: emit(builder, machine, *values, I64(0))
+
+
 def _number(of: Callable[[Rung], int]) -> Any:
     """A number of the rung, a constant in the kernel."""
     return instructions(lambda builder, machine: I64(of(rung(machine))), 0)
@@ -157,7 +162,8 @@ lanes = _number(lambda r: r.lanes)
 width = _number(columns)
 rows_of_pairs = _number(lambda r: shape(r, False)[0])
 rows_of_quads = _number(lambda r: shape(r, True)[0])
-tile_of_pairs = instructions(tile(quads=False), 8)
+stretch_of_pairs = instructions(tile(quads=False), 8)
+tile_of_pairs = instructions(_whole(tile(quads=False)), 7)
 block_of_pairs = instructions(block(2, quads=False), 6)
 block_of_words = instructions(block(4, quads=False), 6)
 block_of_quads = instructions(block(4, quads=True), 6)
@@ -167,5 +173,6 @@ dots_of_bytes = instructions(dots, 6)
 row_of_pairs = instructions(row(quads=False), 5)
 
 
-tile_of_quads = instructions(tile(quads=True), 8)
+stretch_of_quads = instructions(tile(quads=True), 8)
+tile_of_quads = instructions(_whole(tile(quads=True)), 7)
 row_of_quads = instructions(row(quads=True), 5)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import Int, portable
+from intsim.compiling import Int, compiles, portable
 from intsim.numerics import IntType, Nibbles, Order, Overflow, int4, int8, int16, int32, uint4, uint8
 from intsim.op import Contraction, Op, Port, Size, Tuned
 from intsim.ops.matmul import ACCUMULATORS
@@ -124,6 +124,17 @@ OP = register(
                 "cpu",
                 "intsim.ops.matmul._cpu_integer:matmul",
                 lambda p, size: p.overflow == Overflow.WRAP and size["m"] * size["n"] * size["k"] > 2**14,
+            ),
+            Tuned(
+                "cpu",
+                "intsim.ops.matmul._cpu_saturating:matmul",
+                lambda p, size: (
+                    p.overflow == Overflow.SATURATE
+                    and max(p.a.bits, p.b.bits) <= 8
+                    and p.acc.bits < 32
+                    and size["m"] * size["n"] * size["k"] > 2**20
+                    and compiles()
+                ),
             ),
             Tuned(
                 "cpu",

@@ -84,6 +84,10 @@ def examples() -> dict[str, Any]:
     ties = [[-1, 0.5, 254, 1.5, -0.5], [0.1, 0.2, 0.3, 0.7, 0.9], [-1, -2, -3, -4, -0.5], [0, 0, 0, -0.0, 0]]
     return {
         "ties; positive; negative; zero": ((np.array(ties, np.float32),), Params()),
+        "one subnormal unit more would be another scale": (
+            (np.array([[-382 * 2.0**-149, 0, 0]], np.float32),),
+            Params(),
+        ),
         "an infinite range": ((np.array([[2e38, -2e38, 1, 0, 9]], np.float32),), Params()),
         "a range so small that the scale underflows": ((np.full((1, 5), 1e-45, np.float32),), Params()),
     }

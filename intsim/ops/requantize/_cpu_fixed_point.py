@@ -54,7 +54,8 @@ def _single(rounding: int) -> Callable[..., None]:
         half: Any,
         shift: Any,
         zero_point: Any,
-        t: Any,
+        qmin: int,
+        qmax: int,
         step: int,
         q: Any,
         first: Int,
@@ -80,7 +81,7 @@ def _single(rounding: int) -> Callable[..., None]:
                 rest = high[j] & i32((i64(1) << over) - 1)
                 tie = (rest == 0) & (low[j] == 0)
                 r = i32(r - (i32(correction(r)) if tie else i32(0)))
-                y[j] = min(max(i32(r + z[j]), i32(t.qmin)), i32(t.qmax))
+                y[j] = min(max(i32(r + z[j]), i32(qmin)), i32(qmax))
 
     return kernel(tiles, f"requantize.single_rounding.{Rounding(rounding).name}")
 
@@ -88,7 +89,16 @@ def _single(rounding: int) -> Callable[..., None]:
 @cache
 def _double() -> Callable[..., None]:
     def tiles(
-        acc: Any, multiplier: Any, shift: Any, zero_point: Any, t: Any, step: int, q: Any, first: Int, last: Int
+        acc: Any,
+        multiplier: Any,
+        shift: Any,
+        zero_point: Any,
+        qmin: int,
+        qmax: int,
+        step: int,
+        q: Any,
+        first: Int,
+        last: Int,
     ) -> None:
         # multiplier >= 0, so the high product needs no saturation: it is at least -(2**31 - 1).
         n = q.shape[1]
@@ -108,7 +118,7 @@ def _double() -> Callable[..., None]:
                 whole = i32((i64(1) << over) - 1)
                 threshold = i32((whole >> 1) + (1 if x < 0 else 0))
                 r = i32(i32(x >> over) + (1 if (x & whole) > threshold else 0))
-                y[j] = min(max(i32(r + z[j]), i32(t.qmin)), i32(t.qmax))
+                y[j] = min(max(i32(r + z[j]), i32(qmin)), i32(qmax))
 
     return kernel(tiles, "requantize.double_rounding.tiles")
 
@@ -119,8 +129,8 @@ def _launch(tiles: Callable[..., None], x: Any, out: Any, p: Any, parameters: tu
     if q.shape[1] == 1:  # one set of parameters for all elements: take them as one row
         acc, q, step = acc.reshape(1, -1), q.reshape(1, -1), 0
         parameters = tuple(np.repeat(v, min(TILE, q.shape[1])) for v in parameters)
-    count = q.shape[0] * -(-q.shape[1] // TILE)
-    shared_out(lambda first, last: tiles(acc, *parameters, p.dtype, step, q, first, last), count, q.size)
+    count, limits = q.shape[0] * -(-q.shape[1] // TILE), (p.dtype.qmin, p.dtype.qmax)
+    shared_out(lambda first, last: tiles(acc, *parameters, *limits, step, q, first, last), count, q.size)
 
 
 def single_rounding(x: Any, out: Any, p: Any) -> None:

@@ -25,17 +25,17 @@ i32, i64, u32, u64 = np.int32, np.int64, np.uint32, np.uint64
 
 @cache
 def _kernel() -> Callable[..., None]:
-    def rows(q: Any, stop: Any, probability: Any, p: Any, first: Int, last: Int) -> None:
+    def rows(q: Any, stop: Any, probability: Any, of_ln2: Int, of_b: Int, of_c: Int, first: Int, last: Int) -> None:
         n = q.shape[1]
         exp = np.empty(n, np.uint32)
         # z = d // ln2 for d < 32 ln2: s = 27, and d e < 32 ln2**2 <= 2**27. (From d = 31 ln2 on, exp is 0.)
-        limit = i64(32 * p.ln2 - 1)
-        inverse = u32((2**27 + p.ln2 - 1) // p.ln2)
-        largest = p.b * p.b + p.c
+        limit = i64(32 * of_ln2 - 1)
+        inverse = u32((2**27 + of_ln2 - 1) // of_ln2)
+        largest = of_b * of_b + of_c
         least_shift = i64(8)
         while (i64(2) << least_shift) < largest:
             least_shift += 1
-        ln2, b, c = i32(p.ln2), i32(p.b), i32(p.c)
+        ln2, b, c = i32(of_ln2), i32(of_b), i32(of_c)
         for i in range(first, last):
             seen: Any = i64(stop[i])
             x, y = q[i], probability[i]
@@ -78,4 +78,6 @@ def _kernel() -> Callable[..., None]:
 def softmax(x: Any, out: Any, p: Any) -> None:
     """Fills ``out.probability``; serves 8 bits rounded down, and constants of which each bound above holds."""
     rows = _kernel()
-    shared_out(lambda first, last: rows(x.q, x.stop, out.probability, p, first, last), x.q.shape[0], x.q.size)
+    shared_out(
+        lambda first, last: rows(x.q, x.stop, out.probability, p.ln2, p.b, p.c, first, last), x.q.shape[0], x.q.size
+    )

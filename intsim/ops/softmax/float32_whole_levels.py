@@ -128,6 +128,12 @@ def examples() -> dict[str, Any]:
             (q[:, :1].view(np.uint8), table(0.1, 1)),
             Params.from_scales(0.1, 1 / 256, zero_point=3, **unsigned),
         ),
+        "a total of 0": ((q, np.zeros(256, np.float32)), Params(zero_point=3)),
+        "an infinite total": ((q, np.full(256, 3e38, np.float32)), Params(zero_point=3)),
+        "a total that is the least float32": (
+            (q[:, :1], np.full(256, 1e-45, np.float32)),
+            Params(1, zero_point=3),
+        ),
         "1.5": ((q[:, :2], np.ones(256, np.float32)), Params(3, zero_point=1)),
         "2.5: ties to even": ((np.zeros((1, 2), np.int8), np.ones(256, np.float32)), Params(5, zero_point=1)),
     }

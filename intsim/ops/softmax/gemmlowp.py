@@ -23,8 +23,8 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8
-from intsim.op import Op, Oracle, Port, Rowwise, Size
-from intsim.ops.softmax import real_softmax
+from intsim.op import Op, Oracle, Port, Rowwise, Size, Tuned
+from intsim.ops.softmax import WORTH_TUNING, real_softmax
 from intsim.params import Params as Base, int_type, integer, real
 from intsim.registry import register
 from intsim.scalar.fixed_point import (
@@ -80,7 +80,8 @@ def spec(q: Any, stop: Any, p: Params) -> Any:
 
 
 @portable
-def _exp(d: Int, p: Any) -> Int:
+def exponential(d: Int, p: Any) -> Int:
+    """exp of a difference that counts, in Q0.31."""
     return exp_of_negative(multiply_by_quantized(d, p.multiplier, p.shift), 5)
 
 
@@ -94,7 +95,7 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
     total = np.int64(0)
     for j in range(stop):
         if np.int64(q[j]) - top >= diff_min:
-            total += rounding_shift(_exp(np.int64(q[j]) - top, p), 12)
+            total += rounding_shift(exponential(np.int64(q[j]) - top, p), 12)
     # The largest element adds 2**19 and MOST of them stay below 2**31: headroom is 1 to 12.
     headroom = 32 - bit_length(total)
     reciprocal = one_over_one_plus((total << headroom) - 2**31)
@@ -102,7 +103,7 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
     for j in range(q.shape[0]):
         y[j] = p.dtype.qmin
         if j < stop and np.int64(q[j]) - top >= diff_min:
-            e = _exp(np.int64(q[j]) - top, p)
+            e = exponential(np.int64(q[j]) - top, p)
             y[j] = saturate(rounding_shift(high_multiply(reciprocal, e), over) + p.dtype.qmin, p.dtype)
 
 
@@ -143,6 +144,11 @@ OP = register(
         program=Rowwise(row),
         sizes={"n": Size(1, MOST)},
         examples=examples,
+        tuned=(
+            Tuned(
+                "cpu", "intsim.ops.softmax._cpu_gemmlowp:softmax", lambda p, size: size["m"] * size["n"] > WORTH_TUNING
+            ),
+        ),
         oracle=Oracle(
             params=lambda scale: Params.from_scale(scale, dtype=int16),
             scales=(2e-3, 1.0),

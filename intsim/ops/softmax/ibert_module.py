@@ -122,7 +122,13 @@ def examples() -> dict[str, Any]:
         "a calibration that saturates e": ((q,), Params.from_scale(0.05, most=2.0**35)),
         "a calibration so wide that e has few bits": ((q,), Params.from_scale(0.05, most=2.0**52)),
         "e is a power of two: one column reaches 2**out_bits": ((q, stop), Params(14, 54, 4, 2**30, 48)),
-        "e is a tie": ((np.array([[0, -1, -2, -3]], np.int16),), Params(2, 0, 1, 2**30 + 2**29, 59)),
+        "e is 2.5, a tie to even": ((np.array([[0, -1, -2, -3]], np.int16),), Params(2, 0, 1, 2**30 + 2**28, 59)),
+        "places of 61, 62 and 63": (
+            (np.array([[0, -65535, -98303, -131071]], np.int32),),
+            Params(2**15, 0, 2**30, 2**31 - 1, 90, q=int32),
+        ),
+        "a total of 641, a divisor of 2**32 + 1": ((np.zeros((1, 1), np.int16),), Params(1, 0, 641, 2**30, 60)),
+        "e is 1.5, a tie": ((np.array([[0, -1, -2, -3]], np.int16),), Params(2, 0, 1, 2**30 + 2**29, 59)),
         "places beyond 62": ((q,), Params.from_scale(0.002)),
         "int32, both ends": ((np.array([[2**31 - 1, -(2**31), 0]], np.int32),), Params.from_scale(0.01, q=int32)),
     }

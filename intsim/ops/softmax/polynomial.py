@@ -96,6 +96,8 @@ def examples() -> dict[str, Any]:
     q = np.array([[0, 0, 0, 0], [100, 50, -50, 1], [32767, -32768, 16384, 0], [-9, -8, -7, -6]], np.int16)
     stop = np.array([1, 3, 4, 2], np.int32)
     made: dict[str, Any] = {f"degree {n}": ((q, stop), Params(5, 9, n, 12)) for n in (1, 2, 3, 4)}
+    halves = np.array([[254, 1, 5, 3]], np.int16)
+    made["halves before the power: ties to even"] = ((halves,), Params(0, 5, 1, 16))
     made["all zero: uniform"] = ((q, stop), Params(-(2**15), 0))
     sixteenths = np.array([[6, 3, 3, 1, 1, 1, 1]], np.int16)
     for r in UNSIGNED_ROUNDINGS:

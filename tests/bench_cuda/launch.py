@@ -1,6 +1,6 @@
 """What a launch costs: one op and a small model, called, frozen, and in a CUDA graph. Needs a GPU and PyTorch.
 
-python tests/bench/cuda_launch.py
+python tests/bench_cuda/launch.py
 """
 
 from __future__ import annotations
@@ -79,6 +79,13 @@ def main() -> None:
     show(f"model of {graph.launches} kernels, frozen", host_us(frozen, 50), graph.launches)
     show(f"model of {graph.launches} kernels, graph", host_us(graph, 50), graph.launches)
 
+    def chain(a: Any) -> None:
+        for _ in range(2 * LAYERS):
+            prepared(a)
+
+    small = torch.zeros((1, 32), dtype=torch.int32, device="cuda")
+    show("100 requantizations of 32 values, graph", host_us(intsim.capture(chain, small), 50), 2 * LAYERS)
+
     with torch.cuda.graph(captured := torch.cuda.CUDAGraph()):
         inside = prepared(x)
     x.add_(1)
@@ -109,9 +116,8 @@ def rows() -> None:
             cuda.ROWS = (few, few)
             graph = intsim.capture(intsim.prepare(op, p=p, backend="cuda", tuned=False), q)
             _, whole = host_us(graph, 20)
-            print(
-                f"softmax.ibert {count} x {length}, {few} threads a block: {whole:.1f} us, {moved / whole / 1e3:.1f} GB/s"
-            )
+            rate = moved / whole / 1e3
+            print(f"softmax.ibert {count} x {length}, {few} threads a block: {whole:.1f} us, {rate:.1f} GB/s")  # noqa: T201
 
 
 if __name__ == "__main__":
