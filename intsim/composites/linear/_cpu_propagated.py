@@ -84,7 +84,7 @@ def product(x: Any, top: Int, count: Int, words: Any, steps: Any, start: Any, ac
     for panel in range(panels):
         tiles.tile_of_pairs(
             words.ctypes.data, 4 * depth, steps.ctypes.data + 4 * panel * depth * columns,
-            acc.ctypes.data + 4 * panel * columns, 4 * panels * columns, depth, start.ctypes.data, 0,
+            acc.ctypes.data + 4 * panel * columns, 4 * panels * columns, depth, start.ctypes.data,
         )  # fmt: skip
 
 
@@ -183,7 +183,7 @@ def _best_rows(x: Any, steps: Any, about: Any, start: Any, best: Any, first: int
             for r in range(0, count, rows):
                 tiles.tile_of_pairs(
                     words.ctypes.data + 4 * depth * r, 4 * depth, steps.ctypes.data + 4 * column * depth,
-                    acc.ctypes.data, 4 * columns, depth, start.ctypes.data + 4 * column, 0,
+                    acc.ctypes.data, 4 * columns, depth, start.ctypes.data + 4 * column,
                 )  # fmt: skip
                 for t in range(min(rows, count - r)):
                     vectors.folded(
