@@ -264,7 +264,7 @@ class Prepared:
         return out if isinstance(out, tuple) else (out,)
 
     def _fast(self, size: dict[str, int], gpu: Any = None, *, leading: bool = False) -> Tuned | None:
-        """The tuned kernel for these sizes; on ``gpu`` where one is given."""
+        """The tuned kernel for these sizes; on ``gpu`` where one is given. The simulator runs those that are named."""
         if not self._tuned:
             return None
         key = (leading, gpu and (gpu.capability, gpu.simulated), *size.items())
@@ -274,7 +274,8 @@ class Prepared:
 
     def _choose(self, size: dict[str, int], gpu: Any, leading: bool) -> Tuned | None:
         for t in self._tuned:
-            able = gpu is None or (t.capability <= gpu.capability and not (gpu.simulated and t.not_simulated))
+            unfit = gpu is not None and gpu.simulated and (t.not_simulated or not isinstance(self.tuned, str))
+            able = gpu is None or (t.capability <= gpu.capability and not unfit)
             if able and t.leading == leading and t.serves(self.p, size):
                 return t
         return None

@@ -122,6 +122,7 @@ class Tuned:
     capability: the least compute capability of a GPU that it runs on (backend "cuda", where it is called
         with a fourth argument, the ``Queue`` that it launches on).
     not_simulated: why it cannot run in Numba's CUDA simulator; empty where it can.
+    example: inputs and parameters that it serves, at some size, where none of the op's own examples are such.
     """
 
     backend: str
@@ -130,6 +131,7 @@ class Tuned:
     leading: bool = False
     capability: tuple[int, int] = (7, 0)
     not_simulated: str = ""
+    example: Callable[[], tuple[tuple[Any, ...], Any]] | None = None
 
     def load(self) -> Callable[..., None]:
         return _loaded(self.where)

@@ -63,13 +63,32 @@ class Compiled:
 
 @dataclass(frozen=True, slots=True)
 class Built(Compiled):
-    """What a compilation says: PTX, the linker's notes, and what a thread uses (bytes, but for registers)."""
+    """What a compilation says: PTX and the linker's notes."""
 
     ptx: str
     log: str
-    registers: int
-    stack: int
-    spilled: int
+
+    def _used(self) -> tuple[int, ...]:
+        """What a thread uses, as the notes say. Raises ValueError where they say nothing."""
+        found = _USED.search(self.log.partition(f"entry function '{self.entry}'")[2])
+        if found is None:
+            raise ValueError(f"the linker did not say what {self.entry} uses: {self.log!r}")
+        return tuple(map(int, found.groups()))
+
+    @property
+    def registers(self) -> int:
+        """A thread's."""
+        return self._used()[3]
+
+    @property
+    def stack(self) -> int:
+        """Bytes of local memory of a thread: arrays that left the registers, calls."""
+        return self._used()[0]
+
+    @property
+    def spilled(self) -> int:
+        """Bytes of a thread's registers that go to memory and come back."""
+        return self._used()[1] + self._used()[2]
 
 
 def types_of(value: Any) -> Any:
@@ -132,9 +151,7 @@ def build(kernel: Kernel, arguments: tuple[Any, ...], capability: tuple[int, int
     cubin = bytes(linker.link("cubin").code)
     log = linker.get_info_log() + linker.get_error_log()
     entry = ptx.partition(".entry ")[2].partition("(")[0].strip()
-    used = _USED.findall(log.partition(f"entry function '{entry}'")[2])
-    stack, stored, loaded, registers = map(int, used[0])
-    return Built(cubin, entry, ptx, log, registers, stack, stored + loaded)
+    return Built(cubin, entry, ptx, log)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -29,6 +30,7 @@ from intsim.params import Integer, Stage, kinds
 RANDOM = 4
 # Lengths of the dimensions of larger cases, in the op's order: tails of every tile, one row, many rows.
 LENGTHS = ((37, 45, 70), (130, 200, 144), (1, 512, 512), (256, 256, 512))
+MOST = 2**27  # the product of all lengths of a larger case: what the spec does in seconds
 ENOUGH = 2  # larger cases for each tuned kernel
 CHOSEN = "chosen"  # the kernel that a caller gets who asks for none
 
@@ -149,6 +151,8 @@ def _reaching(
 ) -> Iterator[Case]:
     """Larger cases, made of the stated ones, that the tuned kernel serves; any larger ones where there is none."""
     found = 0
+    if tile is not None and tile.example is not None:
+        stated = [cases.make(op, "of-the-kernel", "", *tile.example()), *stated]
     for lengths in sizes:
         for case in stated:
             made = enlarged(case, lengths, pairs=bool(tile and tile.leading))
@@ -191,6 +195,8 @@ def enlarged(case: Case, lengths: Sequence[int], pairs: bool = False) -> Case | 
         for d, bounds in op.sizes.items():
             if bounds.derived is not None:
                 size[d] = bounds.derived(p, size)
+        if math.prod(size.values()) > MOST:
+            return None
         arrays = tuple(
             _spread(a, port.shape(p, size), index)
             for index, (port, a) in enumerate(zip(op.inputs, case.inputs, strict=True))

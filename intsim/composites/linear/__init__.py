@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from intsim.numerics import IntType, int8, int16, int32
-from intsim.op import Composition, Op, Port, Size
+from intsim.op import Composition, Op, Port, Size, Tuned
 from intsim.ops.matmul import integer as product
 from intsim.params import Params, kinds
 from intsim.spec.tflite import product_scale
@@ -56,7 +56,9 @@ class LinearParams(Params):
         return cls(replace(operands, **stages["matmul"].fixed), made)  # type: ignore[call-arg]  # they declare both
 
 
-def linear(name: str, params: type[LinearParams], wire: Any, *, cites: str, wide: bool = False) -> Op:
+def linear(
+    name: str, params: type[LinearParams], wire: Any, *, cites: str, wide: bool = False, tuned: tuple[Tuned, ...] = ()
+) -> Op:
     """The op ``linear.<name>``; wide: its operands ``a`` are int16 and its results too."""
     return Op(
         name=f"linear.{name}",
@@ -73,6 +75,7 @@ def linear(name: str, params: type[LinearParams], wire: Any, *, cites: str, wide
         program=Composition(wire),
         sizes={"k": Size(1, product.LONGEST)},
         examples=lambda: examples_of(params, int16 if wide else int8),
+        tuned=tuned,
     )
 
 

@@ -86,6 +86,8 @@ def examples() -> dict[str, Any]:
     ramp = np.arange(-32768, 32768, 257, dtype=np.int16).reshape(16, 16)
     table = sigmoid_table()
     # 5 x: 1535 is one below a tie of the table of slope 1; 255 * 512 is 5 * 26112
+    slope = np.arange(2**15, 2**15 + 256)
+    slope[254:] += 100  # but for the last stretches
     beside = np.array([307, 26009, 26010, 26111, 26112, 26215], np.int16)
     return {
         "a scale of 2**-12": ((x, table), Params.from_scale(2.0**-12)),
@@ -96,7 +98,7 @@ def examples() -> dict[str, Any]:
         "the finest scale": ((x, table), Params(1, 31)),
         "ties of the first shift": ((x, table), Params(16384, 15)),
         "a table of slope 1: beside a tie, and the last stretch": (
-            (np.stack([beside, -beside]), np.arange(2**15, 2**15 + 256).astype(np.uint16)),
+            (np.stack([beside, -beside]), slope.astype(np.uint16)),
             Params(5, 0),
         ),
         "a table that reaches 1: saturates": ((x, np.full(256, 65535, np.uint16)), Params(3, 0)),

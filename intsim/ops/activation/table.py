@@ -61,6 +61,11 @@ OP = register(
             Tuned(
                 "cpu", "intsim.ops.activation._cpu_table:table", lambda p, size: size["m"] * size["n"] > WORTH_TUNING
             ),
+            Tuned(
+                "cuda",
+                "intsim.ops.activation._cuda_table:look_up",
+                lambda p, size: p.dtype.bits == 8,
+            ),
         ),
     )
 )

@@ -91,7 +91,14 @@ OP = register(
         program=Rowwise(row),
         sizes={"n": Size(1, LONGEST)},
         examples=examples,
-        tuned=(Tuned("cpu", "intsim.ops.layernorm._cpu_ibert:layernorm", _serves),),
+        tuned=(
+            Tuned("cpu", "intsim.ops.layernorm._cpu_ibert:layernorm", _serves),
+            Tuned(
+                "cuda",
+                "intsim.ops.layernorm._cuda_ibert:layernorm",
+                lambda p, size: p.dtype == int32 and size["n"] % 4 == 0 and size["n"] <= 1024,
+            ),
+        ),
         oracle=Oracle(
             params=lambda scale: Params(dtype=unlimited),
             scales=(1.0, 1.0),

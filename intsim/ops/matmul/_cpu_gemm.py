@@ -181,33 +181,38 @@ _multiply = kernel(_panel_products, "matmul.panels")
 
 def _by_dots(a: Any, b: Any, a_zero_point: Any, b_zero_point: Any, bias: Any, out: Any) -> None:
     (m, k), n = a.shape, b.shape[0]
-    centred = (a.astype(np.int32) - np.asarray(a_zero_point, np.int32).reshape(-1, 1)).astype(np.int16)
-    flip = SIGN * (b.dtype == np.int8)
-    offsets = np.broadcast_to(np.asarray(b_zero_point, np.int64) + flip, n)
+    centred, offsets = a.astype(np.int16), np.empty(n, np.int64)
+    centred -= np.asarray(a_zero_point, np.int16).reshape(-1, 1)
+    flip = SIGN if b.dtype == np.int8 else 0
+    offsets[:] = b_zero_point
+    offsets += flip
     start = np.zeros(n, np.int32) if bias is None else bias
-    less = offsets * centred.sum(axis=1, dtype=np.int64)[:, None]
-    b = b.view(np.uint8)
-    shared_out(lambda first, last: _dots(centred, b, flip, out, first, last), n, m * k * n // A_STEP)
-    out += (start - less).astype(np.int32)
+    x = (centred, b.view(np.uint8), flip, offsets, start, out)
+    shared_out(lambda first, last: _dots(*x, first, last), n, m * k * n // A_STEP)
 
 
-def _dot_products(a: Any, b: Any, flip: int, out: Any, first: int, last: int) -> None:
-    """``out[i, j] = sum_k a[i, k] (b[j, k] ^ flip)`` for columns [first, last)."""
+def _dot_products(a: Any, b: Any, flip: int, offsets: Any, start: Any, out: Any, first: int, last: int) -> None:
+    """``out[i, j] = start[j] + sum_k a[i, k] ((b[j, k] ^ flip) - offsets[j])`` for columns [first, last)."""
     m, k = a.shape
     together = 2 * machine.lanes()
     turns, vectored = k // together, k // together * together
-    sums = np.zeros(machine.DOTS, np.int32)
+    sums, of_a = np.zeros(machine.DOTS, np.int32), np.zeros(m, np.int64)
+    for i in range(m):
+        for t in range(k):
+            of_a[i] += a[i, t]
     for column in range(first, last, machine.DOTS):
-        j = max(min(column, last - machine.DOTS), 0)  # the last group overlaps the one before
+        j = max(min(column, last - machine.DOTS), first)  # the last group overlaps the one before
         count = min(machine.DOTS, last - j)
-        apart = k if count == machine.DOTS else 0  # too few columns: the first of them, and the rest below
+        apart = k if count == machine.DOTS else 0  # too few columns: all of them below
         for i in range(m):
             if turns:
                 machine.dots_of_bytes(
                     a.ctypes.data + 2 * i * k, b.ctypes.data + j * k, apart, sums.ctypes.data, turns, flip
                 )
             for c in range(count):
-                total = np.int64(sums[c]) if apart else np.int64(0)
+                total = start[j + c] - offsets[j + c] * of_a[i]  # below 2**10 * 2**29
+                if apart:
+                    total += sums[c]
                 for t in range(vectored if apart else 0, k):
                     total += np.int64(a[i, t]) * np.int64(b[j + c, t] ^ flip)
                 out[i, j + c] = wrap32(total)

@@ -11,6 +11,7 @@ ONNX MatMulInteger, torch._int_mm, tflite-micro and TOSA are int32 with WRAP; no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,15 @@ def examples() -> dict[str, Any]:
     return made
 
 
+def _bytes(p: Params, size: Mapping[str, int]) -> bool:
+    """What GPUs multiply as bytes, modulo 2**32."""
+    return p.overflow == Overflow.WRAP and p.acc == int32 and max(p.a.bits, p.b.bits) <= 8
+
+
+def _large(size: Mapping[str, int]) -> bool:
+    return size["m"] * size["n"] * size["k"] > 2**14
+
+
 OP = register(
     Op(
         name="matmul.integer",
@@ -123,7 +133,7 @@ OP = register(
             Tuned(
                 "cpu",
                 "intsim.ops.matmul._cpu_integer:matmul",
-                lambda p, size: p.overflow == Overflow.WRAP and size["m"] * size["n"] * size["k"] > 2**14,
+                lambda p, size: p.overflow == Overflow.WRAP and _large(size),
             ),
             Tuned(
                 "cpu",
@@ -142,6 +152,11 @@ OP = register(
                 lambda p, size: p.overflow == Overflow.WRAP and min(p.a.bits, p.b.bits) > 4,
                 leading=True,
             ),
+            Tuned("cuda", "intsim.ops.matmul._cuda_gemm:best", _bytes),
+            Tuned("cuda", "intsim.ops.matmul._cuda_tile:matmul", lambda p, size: True),
+            Tuned("cuda", "intsim.ops.matmul._cuda_gemm:by_vector", lambda p, size: _bytes(p, size) and size["m"] == 1),
+            Tuned("cuda", "intsim.ops.matmul._cuda_gemm:by_mma", _bytes),
+            Tuned("cuda", "intsim.ops.matmul._cuda_gemm:by_wgmma", _bytes, capability=(9, 0)),
         ),
     )
 )

@@ -7,7 +7,7 @@ clamp. So a tile takes two loops: the 64-bit product and its high word, then eve
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ _TIES: dict[int, Any] = {
 
 
 @cache
-def _single(rounding: int) -> Callable[..., None]:
+def _single(rounding: int, uniform: bool) -> Callable[..., None]:
     correction = _TIES[rounding]
 
     def tiles(
@@ -56,7 +56,6 @@ def _single(rounding: int) -> Callable[..., None]:
         zero_point: Any,
         qmin: int,
         qmax: int,
-        step: int,
         q: Any,
         first: Int,
         last: Int,
@@ -65,29 +64,30 @@ def _single(rounding: int) -> Callable[..., None]:
         n = q.shape[1]
         a_row = (n + TILE - 1) // TILE
         high, low = np.empty(TILE, np.int32), np.empty(TILE, np.uint32)
+        m0, h0, s0, z0 = multiplier[0], half[0], shift[0], zero_point[0]
         for tile in range(first, last):
             i = tile // a_row
             c = (tile - i * a_row) * TILE
             w = min(TILE, n - c)
-            a, y, at = acc[i, c : c + w], q[i, c : c + w], c * step
+            a, y, at = acc[i, c : c + w], q[i, c : c + w], 0 if uniform else c
             m, h, s, z = multiplier[at : at + w], half[at : at + w], shift[at : at + w], zero_point[at : at + w]
             for j in range(w):
-                rounded = i64(a[j]) * i64(m[j]) + h[j]
+                rounded = i64(a[j]) * i64(m0 if uniform else m[j]) + (h0 if uniform else h[j])
                 high[j] = rounded >> 32
                 low[j] = rounded & 0xFFFFFFFF
             for j in range(w):
-                over = s[j] & 31  # shift - 32; the mask tells LLVM that 32 bits are enough
+                over = (s0 if uniform else s[j]) & 31  # shift - 32; the mask tells LLVM that 32 bits are enough
                 r = i32(high[j] >> over)
                 rest = high[j] & i32((i64(1) << over) - 1)
                 tie = (rest == 0) & (low[j] == 0)
                 r = i32(r - (i32(correction(r)) if tie else i32(0)))
-                y[j] = min(max(i32(r + z[j]), i32(qmin)), i32(qmax))
+                y[j] = min(max(i32(r + (z0 if uniform else z[j])), i32(qmin)), i32(qmax))
 
-    return kernel(tiles, f"requantize.single_rounding.{Rounding(rounding).name}")
+    return kernel(tiles, f"requantize.single_rounding.{Rounding(rounding).name}.{_label(uniform)}")
 
 
 @cache
-def _double() -> Callable[..., None]:
+def _double(uniform: bool) -> Callable[..., None]:
     def tiles(
         acc: Any,
         multiplier: Any,
@@ -95,7 +95,6 @@ def _double() -> Callable[..., None]:
         zero_point: Any,
         qmin: int,
         qmax: int,
-        step: int,
         q: Any,
         first: Int,
         last: Int,
@@ -104,43 +103,47 @@ def _double() -> Callable[..., None]:
         n = q.shape[1]
         a_row = (n + TILE - 1) // TILE
         high = np.empty(TILE, np.int32)
+        m0, s0, z0 = multiplier[0], shift[0], zero_point[0]
         for tile in range(first, last):
             i = tile // a_row
             c = (tile - i * a_row) * TILE
             w = min(TILE, n - c)
-            a, y, at = acc[i, c : c + w], q[i, c : c + w], c * step
+            a, y, at = acc[i, c : c + w], q[i, c : c + w], 0 if uniform else c
             m, s, z = multiplier[at : at + w], shift[at : at + w], zero_point[at : at + w]
             for j in range(w):
-                high[j] = (i64(a[j]) * i64(m[j]) + i64(2**30)) >> 31
+                high[j] = (i64(a[j]) * i64(m0 if uniform else m[j]) + i64(2**30)) >> 31
             for j in range(w):
-                over = s[j] & 31  # shift - 31
+                over = (s0 if uniform else s[j]) & 31  # shift - 31
                 x = high[j]
                 whole = i32((i64(1) << over) - 1)
                 threshold = i32((whole >> 1) + (1 if x < 0 else 0))
                 r = i32(i32(x >> over) + (1 if (x & whole) > threshold else 0))
-                y[j] = min(max(i32(r + z[j]), i32(qmin)), i32(qmax))
+                y[j] = min(max(i32(r + (z0 if uniform else z[j])), i32(qmin)), i32(qmax))
 
-    return kernel(tiles, "requantize.double_rounding.tiles")
+    return kernel(tiles, f"requantize.double_rounding.{_label(uniform)}")
 
 
-def _launch(tiles: Callable[..., None], x: Any, out: Any, p: Any, parameters: tuple[Any, ...]) -> None:
-    """``tiles`` over all of ``x.acc``, by threads. parameters: one a column, each an array."""
-    acc, q, step = x.acc, out.q, 1
-    if q.shape[1] == 1:  # one set of parameters for all elements: take them as one row
-        acc, q, step = acc.reshape(1, -1), q.reshape(1, -1), 0
-        parameters = tuple(np.repeat(v, min(TILE, q.shape[1])) for v in parameters)
-    count, limits = q.shape[0] * -(-q.shape[1] // TILE), (p.dtype.qmin, p.dtype.qmax)
-    shared_out(lambda first, last: tiles(acc, *parameters, *limits, step, q, first, last), count, q.size)
+def _label(uniform: bool) -> str:
+    return "uniform" if uniform else "columns"
+
+
+def _launch(made: Callable[[bool], Callable[..., None]], x: Any, out: Any, p: Any, parameters: tuple[Any, ...]) -> None:
+    """The kernel that ``made`` gives over all of ``x.acc``, by threads. parameters: an array each, one a column."""
+    acc, q, uniform = x.acc, out.q, out.q.shape[1] == 1
+    if uniform:  # one set of parameters for all elements: take them as one row
+        acc, q = acc.reshape(1, -1), q.reshape(1, -1)
+    count, limits, tiles = q.shape[0] * -(-q.shape[1] // TILE), (p.dtype.qmin, p.dtype.qmax), made(uniform)
+    shared_out(lambda first, last: tiles(acc, *parameters, *limits, q, first, last), count, q.size)
 
 
 def single_rounding(x: Any, out: Any, p: Any) -> None:
     """Fills ``out.q``; serves the rules of ``_TIES``, shifts from 32 on and narrow results."""
     half = np.int64(1) << (p.shift - 1)
     columns = (p.multiplier.astype(i32), half, (p.shift - 32).astype(i32), p.zero_point.astype(i32))
-    _launch(_single(p.rounding), x, out, p, columns)
+    _launch(partial(_single, p.rounding), x, out, p, columns)
 
 
 def double_rounding(x: Any, out: Any, p: Any) -> None:
     """Fills ``out.q``; serves shifts from 31 on and narrow results."""
     columns = (p.multiplier.astype(i32), (p.shift - 31).astype(i32), p.zero_point.astype(i32))
-    _launch(_double(), x, out, p, columns)
+    _launch(_double, x, out, p, columns)

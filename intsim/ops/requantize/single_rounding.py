@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from intsim.compiling import Int, portable
-from intsim.numerics import IntType, Order, Rounding, int8, int32
+from intsim.numerics import IntType, Order, Rounding, int8, int32, uint8
 from intsim.op import Elementwise, Op, Port, Tuned
 from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle, streams
 from intsim.params import Limit, int_type, integer, rule
@@ -89,6 +89,26 @@ def _serves(p: Params, size: Mapping[str, int]) -> bool:
     return common and bool((p.shift >= 32).all()) and streams(p, size)
 
 
+def in_32_bits(p: Params) -> bool:
+    """Whether the high word of the product decides, and everything fits 32 bits, on the way to 8 bits."""
+    return bool(
+        p.dtype in (int8, uint8)
+        and p.rounding == Rounding.TIES_TO_POSITIVE
+        and (p.shift >= 33).all()
+        and (p.zero_point == p.zero_point[0]).all()
+        and (abs(p.zero_point) < 2**29).all()
+        and ((abs(2 * p.zero_point + 1) << np.maximum(p.shift - 33, 0)) < 2**30).all()
+    )
+
+
+def one_zero_point() -> tuple[tuple[Any, ...], Params]:
+    """A call as frameworks make it: a multiplier a channel, one zero point, ties toward positive."""
+    acc = np.array([[-(2**31), -50, -49], [49, 50, 2**31 - 1]], np.int32)
+    p = Params([2**30, 2**31 - 1, 3 * 2**29], [36, 37, 38], -5, rounding=Rounding.TIES_TO_POSITIVE)
+    assert in_32_bits(p)
+    return (acc,), p
+
+
 OP = register(
     Op(
         name="requantize.single_rounding",
@@ -100,7 +120,15 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
-        tuned=(Tuned("cpu", "intsim.ops.requantize._cpu_fixed_point:single_rounding", _serves),),
         oracle=multiplier_oracle(Params, lambda p: 0.5),
+        tuned=(
+            Tuned("cpu", "intsim.ops.requantize._cpu_fixed_point:single_rounding", _serves),
+            Tuned(
+                "cuda",
+                "intsim.ops.requantize._cuda_single_rounding:requantize",
+                lambda p, size: in_32_bits(p),
+                example=one_zero_point,
+            ),
+        ),
     )
 )

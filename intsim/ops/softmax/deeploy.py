@@ -98,6 +98,10 @@ def examples() -> dict[str, Any]:
         "log2 = 1: z wraps to a negative int8, and 31 is its most": ((q,), Params.from_scale(1.0)),
         "c above 2**24: the product leaves 32 bits": ((q,), Params.from_scale(0.00014)),
         "y leaves 32 bits": ((q,), Params(100, 2000, 2**40)),
+        "31 shifts at most, of a c beyond 32 bits": (
+            (np.array([[127, -128]], np.int8),),
+            Params(4, 4, 2**36),
+        ),
         "a total of 0 modulo 2**32": ((q,), Params(100, 0, 2**32)),
         "masked": ((q, np.array([1, 3, 4], np.int32)), Params.from_scale(0.03)),
         "16 levels, a = 3": ((q,), Params(30, 60, 1000, a=3, levels=16)),

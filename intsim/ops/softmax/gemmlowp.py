@@ -124,6 +124,10 @@ def examples() -> dict[str, Any]:
             )
             for scale in (0.003, 0.013, 0.06, 0.2)
         },
+        "two columns at every distance, to 16 bits": (
+            (np.stack([np.zeros(64, np.int8), -np.arange(64, dtype=np.int8)], axis=1),),
+            Params.from_scale(0.05, dtype=int16),
+        ),
         "ordinary scale": ((q,), Params.from_scale(0.1)),
         "a scale at which most elements fall below diff_min": ((q,), Params.from_scale(3.0)),
         "the multiplier is capped": ((q,), Params.from_scale(100.0)),

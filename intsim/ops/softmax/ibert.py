@@ -107,6 +107,21 @@ def _serves(p: Params, size: Mapping[str, int]) -> bool:
     return default and narrow and size["m"] * size["n"] > WORTH_TUNING
 
 
+def _in_32_bits(p: Params, size: Mapping[str, int]) -> bool:
+    """Whether every step fits 32 bits and a row fits a warp's registers: see ``_cuda_ibert``."""
+    largest = max(p.b, p.ln2 - 1 - p.b) ** 2 + p.c
+    return (
+        p.rounding == Rounding.TOWARD_NEGATIVE
+        and p.out_bits <= 8
+        and p.ln2 >= 2
+        and 31 * p.ln2**2 < 2**32
+        and largest << p.out_bits < 2**31
+        and largest * size["n"] < 2**31
+        and size["n"] % 4 == 0
+        and size["n"] <= 1024
+    )
+
+
 OP = register(
     Op(
         name="softmax.ibert",
@@ -119,7 +134,10 @@ OP = register(
         program=Rowwise(row),
         sizes={"n": Size(1, LONGEST)},
         examples=examples,
-        tuned=(Tuned("cpu", "intsim.ops.softmax._cpu_ibert:softmax", _serves),),
+        tuned=(
+            Tuned("cpu", "intsim.ops.softmax._cpu_ibert:softmax", _serves),
+            Tuned("cuda", "intsim.ops.softmax._cuda_ibert:softmax", _in_32_bits),
+        ),
         oracle=Oracle(
             params=lambda scale: Params.from_scale(scale, rounding=Rounding.TIES_TO_EVEN, out_bits=12),
             scales=(2e-3, 0.3),

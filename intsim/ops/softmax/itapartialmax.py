@@ -102,6 +102,10 @@ def examples() -> dict[str, Any]:
         "masked, inside a group and at its end": ((q, np.array([1, 4, 7, 8], np.int32)), Params(group=4)),
         "peak 255": ((q,), Params(group=4, peak=255)),
         "step_bits = 0": ((q,), Params(group=2, step_bits=0)),
+        "a rise of 2 from the lowest, step_bits = 1": (
+            (np.array([[-128, -126, -126]], np.int8),),
+            Params(group=1, step_bits=1),
+        ),
         "step_bits = 0: the lowest alone, and rises of 1": (
             (np.array([[-128] * 6, [-3, -3, -2, -3, -1, -2]], np.int8),),
             Params(group=2, step_bits=0),

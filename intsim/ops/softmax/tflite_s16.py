@@ -131,6 +131,8 @@ def examples() -> dict[str, Any]:
     ramp = np.arange(-32768, 32768, 1024, dtype=np.int16).reshape(2, -1)
     small = np.array([[100, 96], [100, 88], [100, 80], [96, 100]], np.int16)
     micro, lite = tables(), tables(np.float64)
+    flat, falling = np.zeros((1, 9), np.int16), np.array([32767, 1, 1], np.int16)
+    three: dict[str, Any] = {"multiplier": 2**30, "shift": 32, "index_bits": 1}
     ones, largest = np.ones(513, np.int16), np.full(513, 32767, np.int16)
     return {
         "totals from 1 to 16: every stretch of the reciprocal": ((equal, *micro, ends), Params.from_scale(0.001)),
@@ -145,6 +147,12 @@ def examples() -> dict[str, Any]:
         "a scale at which most elements lie below the table": ((q, *micro), Params.from_scale(0.05)),
         "masked": ((q, *micro, stop), Params.from_scale(2e-4)),
         "a total of 1: no shift at the end, which saturates": ((q, ones, largest, stop), Params.from_scale(1e-4)),
+        "w is a tie: equal terms of 26305": ((flat[:, :5], np.full(3, 26305, np.int16), falling), Params(**three)),
+        "e r is a tie: equal terms of 24832": ((flat[:, :6], np.full(3, 24832, np.int16), falling), Params(**three)),
+        "w rounds up beyond the table: equal terms of 29127": (
+            (flat, np.full(3, 29127, np.int16), np.array([1, 1, 32003], np.int16)),
+            Params(**three),
+        ),
         "tables of three entries": (
             (q, np.array([1, 200, 32767], np.int16), np.array([32767, 21845, 16384], np.int16)),
             Params(2**30, 32, index_bits=1),

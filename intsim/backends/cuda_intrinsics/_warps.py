@@ -1,0 +1,45 @@
+"""Sums and maxima over the 32 lanes of a warp; every lane gets the result. All lanes have to call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import config, cuda
+
+if config.ENABLE_CUDASIM:
+    from intsim.backends.cuda_intrinsics._simulated import int32, int64, shuffle_xor
+else:
+    from intsim.backends.cuda_intrinsics._ptx import int32, int64, shuffle_xor
+
+__all__ = ["on_device", "warp_max", "warp_sum", "warp_sum_64"]
+
+
+def on_device(function: Any) -> Any:
+    """A function that kernels call; nothing is compiled until one is."""
+    return function if config.ENABLE_CUDASIM else cuda.jit(device=True, forceinline=True)(function)
+
+
+@on_device  # type: ignore[untyped-decorator]  # Numba has no types
+def warp_sum(x: Any) -> Any:
+    """Of int32, modulo 2**32."""
+    for lanes in (16, 8, 4, 2, 1):
+        x = int32(x + shuffle_xor(x, int32(lanes)))
+    return x
+
+
+@on_device  # type: ignore[untyped-decorator]  # Numba has no types
+def warp_max(x: Any) -> Any:
+    """Of int32."""
+    for lanes in (16, 8, 4, 2, 1):
+        x = int32(max(x, shuffle_xor(x, int32(lanes))))
+    return x
+
+
+@on_device  # type: ignore[untyped-decorator]  # Numba has no types
+def warp_sum_64(x: Any) -> Any:
+    """Of int64."""
+    for lanes in (16, 8, 4, 2, 1):
+        low = shuffle_xor(int32(x & 0xFFFFFFFF), int32(lanes))
+        high = shuffle_xor(int32(x >> 32), int32(lanes))
+        x = int64(x + ((int64(high) << 32) | (int64(low) & 0xFFFFFFFF)))
+    return x

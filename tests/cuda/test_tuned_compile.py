@@ -1,0 +1,87 @@
+"""Every tuned kernel that ships compiles for real GPUs, without one, and keeps its registers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from conftest import SIMULATED, UNCOMPILED
+
+if UNCOMPILED or SIMULATED:
+    pytest.skip("the simulator compiles nothing; the compiled job runs this", allow_module_level=True)
+
+from intsim.backends.cuda_compile import build
+from intsim.ops.activation import _cuda_table as table
+from intsim.ops.layernorm import _cuda_ibert as layernorm
+from intsim.ops.matmul import (
+    _cuda_gemm as gemm,
+    _cuda_mma as mma,
+    _cuda_operands as operands,
+    _cuda_vector as vector,
+    _cuda_wgmma as wgmma,
+)
+from intsim.ops.matmul._cuda_result import Result
+from intsim.ops.requantize import _cuda_single_rounding as requantize
+from intsim.ops.softmax import _cuda_ibert as softmax
+
+HOPPER, AMPERE = (9, 0), (8, 0)
+
+
+def shipped() -> Iterator[tuple[Any, int, tuple[int, int]]]:
+    """(kernel, number of arguments, compute capability)."""
+    for tile in (*gemm.WGMMA_TILES, gemm.WIDE):
+        for result in (Result(fours=True), Result(8)):
+            yield wgmma.kernel(tile, True, True, result), 10, HOPPER
+    yield wgmma.kernel(gemm.WGMMA_TILES[0], True, True, Result()), 10, HOPPER
+    yield wgmma.kernel(gemm.WGMMA_TILES[0], False, True, Result(8, False)), 10, HOPPER
+    for tile in gemm.MMA_TILES:
+        for result in (Result(), Result(8), Result(adds=True)):
+            yield mma.kernel(tile, True, True, result), 11, AMPERE
+    yield mma.kernel(gemm.MMA_TILES[0], False, False, Result(paired=False)), 11, HOPPER
+    yield vector.kernel(True, True), 6, HOPPER
+    yield operands._unpacked_rows(True, False), 4, AMPERE
+    yield requantize._kernel(True), 7, AMPERE
+    yield table._kernel, 5, AMPERE
+    for pieces in (1, 2, 8):
+        yield softmax._kernel(pieces, 32), 10, AMPERE
+    for bits in (16, 32):
+        yield layernorm._kernel(8, bits, 4), 6, AMPERE
+
+
+@pytest.mark.parametrize(("kernel", "arguments", "capability"), list(shipped()), ids=lambda x: getattr(x, "name", None))
+def test_no_register_is_spilled_and_no_product_waits(kernel: Any, arguments: int, capability: tuple[int, int]) -> None:
+    made = build(kernel, (0,) * arguments, capability)
+    assert made.spilled == 0, made.log
+    assert made.stack == 0, made.log
+    assert "C75" not in made.log  # the linker's notes that wgmma is done one after the other: C7509, C7515
+    assert "wgmma" not in kernel.name or "wgmma.mma_async" in made.ptx
+
+
+def test_a_serialised_product_is_noted() -> None:
+    """What the test above looks for exists: registers that are touched before the wait."""
+    from intsim.backends.cuda_compile import Kernel
+    from intsim.backends.cuda_intrinsics import (
+        GROUP_PRODUCT,
+        GROUPS_LEFT,
+        ZERO,
+        cuda,
+        group_commit,
+        group_fence,
+        int32,
+        store_4,
+    )
+
+    zero, product, wait = ZERO(32), GROUP_PRODUCT(64, True, True), GROUPS_LEFT(0)
+
+    def hasty(out: int) -> None:
+        acc = cuda.local.array(32, int32)
+        zero(acc)
+        group_fence()
+        product(acc, int32(1024), int32(65536))
+        group_commit()
+        store_4(out, acc[0])
+        wait()
+
+    assert "C75" in build(Kernel(hasty, "hasty", launch_bounds=128), (0,), HOPPER).log

@@ -1,0 +1,93 @@
+"""The row kernels as they run on a GPU, on the simulator's threads, against the spec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import SIMULATED
+from intsim.analysis import exhaustive
+from intsim.execute import NotServed, prepare, run
+from intsim.numerics import IntType, Rounding, int8, int16, int24, int32, uint8
+from intsim.ops.activation import table
+from intsim.ops.layernorm import ibert as layernorm
+from intsim.ops.requantize import single_rounding as requantize
+from intsim.ops.softmax import ibert as softmax
+
+if not SIMULATED:
+    pytest.skip("runs kernels on the simulator; the uncompiled job does", allow_module_level=True)
+
+
+def drawn(t: IntType, shape: tuple[int, ...]) -> Any:
+    made = np.random.default_rng(0).integers(t.qmin, t.qmax + 1, shape).astype(t.storage)
+    made.reshape(-1)[::7], made.reshape(-1)[3::11] = t.qmin, t.qmax
+    return made
+
+
+def equal(op: str, kernel: str, p: Any, *given: Any) -> None:
+    where = f"intsim.ops.{op.split('.', maxsplit=1)[0]}.{kernel}"
+    wanted = run(op, *given, p=p, backend="reference")
+    got = prepare(op, p=p, backend="cuda", tuned=where)(*given)
+    assert got.dtype == wanted.dtype
+    assert np.array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("dtype", [int8, uint8], ids=str)
+@pytest.mark.parametrize("n", [48, 13])
+def test_requantize(n: int, dtype: IntType) -> None:
+    rng = np.random.default_rng(2)
+    multiplier, shift = rng.integers(-(2**31) + 1, 2**31, n), rng.integers(33, 56, n)
+    p = requantize.Params(multiplier, shift, -7, dtype, Rounding.TIES_TO_POSITIVE)
+    equal("requantize.single_rounding", "_cuda_single_rounding:requantize", p, drawn(int32, (9, n)))
+
+
+@pytest.mark.parametrize(("x", "dtype"), [(int8, int8), (uint8, int8), (int8, uint8)], ids=str)
+def test_table_of_every_value(x: IntType, dtype: IntType) -> None:
+    every = np.arange(x.qmin, x.qmax + 1).astype(x.storage)
+    given = np.concatenate([every, every[:5]]).reshape(3, 87)  # and a tail
+    equal("activation.table", "_cuda_table:look_up", table.Params(x, dtype), given, drawn(dtype, (256,)))
+
+
+@pytest.mark.parametrize(("q", "m", "n"), [(int16, 3, 260), (int8, 5, 128), (int32, 2, 512), (int16, 5, 4)], ids=str)
+@pytest.mark.parametrize("masked", [False, True])
+def test_softmax(q: IntType, m: int, n: int, masked: bool) -> None:
+    given = drawn(q, (m, n))
+    given[1] = np.random.default_rng(1).integers(-100, 100, n)  # near one another: many that count
+    stop = np.random.default_rng(2).integers(1, n + 1, m).astype(np.int32) if masked else None
+    equal("softmax.ibert", "_cuda_ibert:softmax", softmax.Params.from_scale(0.05, q=q), given, stop)
+
+
+def test_softmax_serves_what_fits_32_bits() -> None:
+    q = np.zeros((1, 8), np.int32)
+    for p in (softmax.Params(1, 0, 6), softmax.Params(2**14, 5, 6), softmax.Params(20, 27, 2**24)):
+        run_it = prepare("softmax.ibert", p=p, backend="cuda", tuned="intsim.ops.softmax._cuda_ibert:softmax")
+        with pytest.raises(NotServed):
+            run_it(q.astype(np.int16))
+
+
+@pytest.mark.parametrize(("x", "n", "k"), [(int16, 132, 0), (int8, 768, 3), (int24, 1024, 0), (int24, 4, 2)], ids=str)
+@pytest.mark.parametrize("rounding", [Rounding.TIES_TO_EVEN, Rounding.TOWARD_ZERO])
+def test_layernorm(x: IntType, n: int, k: int, rounding: Rounding) -> None:
+    given = drawn(x, (3, n))
+    given[1], given[2, 1:] = 5, 0  # a constant row, and one spike
+    equal(
+        "layernorm.ibert", "_cuda_ibert:layernorm", layernorm.Params(k, x, int32, rounding), given, drawn(int32, (n,))
+    )
+
+
+def test_every_accumulator() -> None:
+    fields: dict[str, Any] = {"multiplier": 3, "shift": 4, "dtype": int8}
+    up, away = (requantize.Params(**fields, rounding=r) for r in (Rounding.TIES_TO_POSITIVE, Rounding.TIES_TO_AWAY))
+    one, other = ("requantize.single_rounding", up), ("requantize.single_rounding", away)
+    acc = np.arange(-300, 301, dtype=np.int32)[:, None]
+    differ = run(one[0], acc, p=up, backend="reference") != run(one[0], acc, p=away, backend="reference")
+    assert exhaustive.differences(one, other, -300, 300) == (differ.sum(), acc[differ][0])
+    assert exhaustive.differences(one, one, -30, 30) == (0, None)
+
+
+def test_only_elementwise_ops_of_int32_are_compared() -> None:
+    p = softmax.Params.from_scale(0.05)
+    with pytest.raises(ValueError, match="elementwise"):
+        exhaustive.differences(("softmax.ibert", p), ("softmax.ibert", p))
