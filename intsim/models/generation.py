@@ -17,7 +17,7 @@ from intsim.models.vocabulary import BEGIN, END, PAD
 
 LENGTH_PENALTY = 0.6  # Wu et al. 2016 (arXiv 1609.08144), equation 14
 ROOM = 50  # a translation has at most so many tokens more than its source: Vaswani et al. 2017, section 6.1
-BATCH = 64
+BATCH = 256
 
 Ids = Sequence[int]
 

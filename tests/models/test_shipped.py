@@ -8,9 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from intsim.models import transformer_file
+from intsim.models import fused_transformer, transformer_file
 from intsim.models.generation import beam, greedy
-from intsim.models.integer_transformer import IntegerTransformer
 from intsim.models.transformer_layout import Options, PropagatedModel
 from intsim.models.vocabulary import Vocabulary
 
@@ -54,7 +53,7 @@ def test_the_card_says_what_the_file_is(name: str) -> None:
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_translations_are_the_same_on_every_machine(backend: str) -> None:
     read, vocabulary = opened("en-de-int8")
-    model = IntegerTransformer(read, backend)
+    model = fused_transformer.opened(read, backend)
     ids = vocabulary.encode(list(WANTED))
     assert [vocabulary.decode(t) for t in greedy(model, ids)] == list(WANTED.values())
     found = beam(model, ids[2], width=4)
@@ -64,7 +63,7 @@ def test_translations_are_the_same_on_every_machine(backend: str) -> None:
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_logits_are_the_same_on_every_machine(backend: str) -> None:
     read, vocabulary = opened("wikitext2-int8")
-    model = IntegerTransformer(read, backend)
+    model = fused_transformer.opened(read, backend)
     ids = np.array(vocabulary.encode([TEXT]), np.int32)[:, :24]
     assert ids.shape == (1, 24)
     seen = hashlib.sha256()
