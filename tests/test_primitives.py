@@ -231,6 +231,8 @@ def test_float64_sums_and_quotients_are_those_of_the_machine(pair: tuple[float, 
 
 
 @given(st.integers(0, 2**62 - 1))
+@example(2**53 + 1)  # ties, below an even and above an odd neighbour
+@example(2**53 + 3)
 def test_integers_become_float64_as_on_the_machine(x: int) -> None:
     m, e = ieee.normal64(np.int64(x), 0)
     assert Fraction(int(m)) * Fraction(2) ** int(e) == Fraction(float(x))
@@ -331,6 +333,10 @@ def test_integer_times_float64(x: int, y: float) -> None:
 
 
 @given(st.integers(-(2**62), 2**62))
+@example(2**53 + 1)
+@example(2**53 + 3)
+@example(-(2**53) - 1)
+@example(-(2**53) - 3)
 def test_integers_held_by_float64(x: int) -> None:
     assert int(ieee.round53(np.int64(x))) == int(float(x))
 
