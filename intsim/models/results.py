@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from intsim.documents import write_between
 from intsim.models.architecture import Architecture, AttentionKind
 from intsim.models.storage import shipped_root
 
@@ -138,13 +139,4 @@ def update(document: Path, lines: Sequence[Line]) -> bool:
 
     Raises ValueError where the marks are not there.
     """
-    text = document.read_text(encoding="utf-8")
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"{document} has no lines {START!r} and {END!r} to write between")
-    new = f"{before}{START}\n\n{markdown(lines)}\n\n{END}{after}"
-    if new == text:
-        return False
-    document.write_text(new, encoding="utf-8")
-    return True
+    return write_between(document, START, END, markdown(lines))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
+from intsim.documents import write_between
 from intsim.oracle.adapter import System, system, systems
 from intsim.oracle.evidence import Line
 
@@ -95,13 +96,4 @@ def update(document: Path, lines: Sequence[Line]) -> bool:
 
     Raises ValueError where the marks are not there.
     """
-    text = document.read_text()
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"{document} has no lines {START!r} and {END!r} to write between")
-    new = f"{before}{START}\n\n{markdown(lines)}\n\n{END}{after}"
-    if new == text:
-        return False
-    document.write_text(new)
-    return True
+    return write_between(document, START, END, markdown(lines))

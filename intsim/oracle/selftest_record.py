@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from intsim.documents import write_between
 from intsim.oracle import golden
 from intsim.oracle.evidence import machine
 from intsim.oracle.selftest import Row
@@ -109,12 +110,4 @@ def update(document: Path, record: Record) -> bool:
 
     Raises ValueError where the marks are not there.
     """
-    text = document.read_text()
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"{document} has no lines {START!r} and {END!r} to write between")
-    new = f"{before}{START}\n\n{markdown(record)}\n\n{END}{after}"
-    if new != text:
-        document.write_text(new)
-    return new != text
+    return write_between(document, START, END, markdown(record))

@@ -38,15 +38,15 @@ from numba import config, cuda
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
 if SIMULATED:
-    from intsim.backends.cuda_intrinsics._simulated import *  # noqa: F403
-    from intsim.backends.cuda_intrinsics._simulated_matrix import *  # noqa: F403
-    from intsim.backends.cuda_intrinsics._simulated_results import *  # noqa: F403
+    from intsim.backends.cuda_intrinsics._simulated import *
+    from intsim.backends.cuda_intrinsics._simulated_matrix import *
+    from intsim.backends.cuda_intrinsics._simulated_results import *
 else:
-    from intsim.backends.cuda_intrinsics._ptx import *  # noqa: F403
-    from intsim.backends.cuda_intrinsics._ptx_matrix import *  # noqa: F403
-    from intsim.backends.cuda_intrinsics._ptx_results import *  # noqa: F403
+    from intsim.backends.cuda_intrinsics._ptx import *
+    from intsim.backends.cuda_intrinsics._ptx_matrix import *
+    from intsim.backends.cuda_intrinsics._ptx_results import *
 
-from intsim.backends.cuda_intrinsics._four import *  # noqa: F403, E402
-from intsim.backends.cuda_intrinsics._warps import *  # noqa: F403, E402
+from intsim.backends.cuda_intrinsics._four import *
+from intsim.backends.cuda_intrinsics._warps import *
 
 __all__ = ["SIMULATED", "cuda"]  # and what the bodies list in theirs: the names above

@@ -18,7 +18,7 @@ __all__ = ["LOAD_FOUR"]
 
 
 @cache
-def LOAD_FOUR(bits: int) -> Any:  # noqa: N802
+def LOAD_FOUR(bits: int) -> Any:
     """``f(address)``; the address is a multiple of what four of them take."""
 
     @on_device

@@ -141,7 +141,7 @@ copy_16 = instruction("cp.async.cg.shared.global.L2::128B [$0], [$1], 16, $2;", 
 commit_copies = instruction("cp.async.commit_group;")
 
 
-def COPIES_LEFT(count: int) -> Any:  # noqa: N802  # see the package: capitals make an instruction
+def COPIES_LEFT(count: int) -> Any:
     return instruction(f"cp.async.wait_group {count};")
 
 
@@ -164,7 +164,7 @@ def sign(signed: bool) -> str:
     return "s" if signed else "u"
 
 
-def DOT4(a_signed: bool, b_signed: bool) -> Any:  # noqa: N802
+def DOT4(a_signed: bool, b_signed: bool) -> Any:
     types_text = f"{sign(a_signed)}32.{sign(b_signed)}32"
     return instruction(f"dp4a.{types_text} $0, $1, $2, $3;", "rrr", "r", pure=True)
 
@@ -174,7 +174,7 @@ def pack4_text(signed: bool) -> str:
     return f"{{ .reg .b32 t; {pack} t, $4, $3, 0; {pack} $0, $2, $1, t; }}"
 
 
-def PACK4(signed: bool) -> Any:  # noqa: N802
+def PACK4(signed: bool) -> Any:
     return instruction(pack4_text(signed), "rrrr", "r", pure=True)
 
 

@@ -60,7 +60,7 @@ def on_registers(count: int, takes: tuple[Any, ...], body: Any, *, writes: bool 
     return typed_for(1 + len(takes), typed)
 
 
-def ZERO(count: int) -> Any:  # noqa: N802
+def ZERO(count: int) -> Any:
     return on_registers(count, (), lambda builder, registers, _: [constant(0)] * count)
 
 
@@ -73,7 +73,7 @@ def _load_matrices(builder: Any, address: Any, count: int) -> list[Any]:
     return words(builder, assembly(builder, text, "r", "r" * count, [address], pure=False), count)
 
 
-def WARP_PRODUCT(rows: int, columns: int, steps: int, a_signed: bool, b_signed: bool) -> Any:  # noqa: N802
+def WARP_PRODUCT(rows: int, columns: int, steps: int, a_signed: bool, b_signed: bool) -> Any:
     """``f(acc, a, a_lane, b, b_lane)``: acc += A B^T over 32 ``steps`` bytes of depth.
 
     rows, columns: blocks of 16 rows and of 8 columns. a, b: shared addresses of tiles of 128 bytes a row, whose
@@ -112,11 +112,11 @@ group_fence = instruction("wgmma.fence.sync.aligned;")
 group_commit = instruction("wgmma.commit_group.sync.aligned;")
 
 
-def GROUPS_LEFT(count: int) -> Any:  # noqa: N802
+def GROUPS_LEFT(count: int) -> Any:
     return instruction(f"wgmma.wait_group.sync.aligned {count};")
 
 
-def GROUP_PRODUCT(columns: int, a_signed: bool, b_signed: bool) -> Any:  # noqa: N802
+def GROUP_PRODUCT(columns: int, a_signed: bool, b_signed: bool) -> Any:
     """``f(acc, a, b)``: acc += A B^T, 64 rows by ``columns``, 128 bytes of depth, not finished when it returns.
 
     a, b: shared addresses of tiles of 128 bytes a row, swizzled, aligned to 1024.
@@ -148,7 +148,7 @@ def GROUP_PRODUCT(columns: int, a_signed: bool, b_signed: bool) -> Any:  # noqa:
     return on_registers(count, (INT32, INT32), body)
 
 
-def SETTLED(count: int) -> Any:  # noqa: N802
+def SETTLED(count: int) -> Any:
     """``f(acc)`` after the wait: keeps the compiler from moving the registers before it."""
     constraints = ",".join(["=r"] * count + [str(i) for i in range(count)] + ["~{memory}"])
     kind = ir.FunctionType(ir.LiteralStructType([I32] * count), [I32] * count)

@@ -53,7 +53,7 @@ def _rows(builder: Any, blocks: int, out: Any, pitch: Any, rows_left: Any) -> It
         yield row, address, _more(builder, rows_left, offset)
 
 
-def TO_SHARED(count: int) -> Any:  # noqa: N802
+def TO_SHARED(count: int) -> Any:
     """``f(acc, address, stride)``: four at a time, ``stride`` bytes from one four to the next."""
     text = "st.shared.v4.u32 [$0], {$1,$2,$3,$4};"
 
@@ -66,7 +66,7 @@ def TO_SHARED(count: int) -> Any:  # noqa: N802
     return on_registers(count, (INT32, INT32), body, writes=False)
 
 
-def FROM_SHARED(count: int) -> Any:  # noqa: N802
+def FROM_SHARED(count: int) -> Any:
     """``f(acc, address, stride)``: acc += what TO_SHARED stored."""
     text = "ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];"
 
@@ -87,7 +87,7 @@ def _load(builder: Any, address: Any, at: int, count: int, staged: bool) -> list
     return [loaded] if count == 1 else words(builder, loaded, count)
 
 
-def STORE_FOURS(rows: int, columns: int) -> Any:  # noqa: N802
+def STORE_FOURS(rows: int, columns: int) -> Any:
     """``f(..., added)``: stores acc + added, int32, where B's rows lie so that a lane has four neighbouring columns.
 
     Of each two blocks of 8 columns lane t has columns 4 t to 4 t + 3, two from either block; the number of columns
@@ -109,7 +109,7 @@ def STORE_FOURS(rows: int, columns: int) -> Any:  # noqa: N802
     return on_registers(4 * rows * columns, (INT64, INT64, INT32, INT32, INT32), body, writes=False)
 
 
-def STORE_SUMS(rows: int, columns: int, paired: bool, staged: bool) -> Any:  # noqa: N802
+def STORE_SUMS(rows: int, columns: int, paired: bool, staged: bool) -> Any:
     """``f(..., added)``: stores acc + added, int32. added: the address of the first column's.
 
     paired: the number of columns is even, so that two can be stored at once. staged: ``added`` lies in shared
@@ -142,7 +142,7 @@ def STORE_SUMS(rows: int, columns: int, paired: bool, staged: bool) -> Any:  # n
     )
 
 
-def ADD_SUMS(rows: int, columns: int) -> Any:  # noqa: N802
+def ADD_SUMS(rows: int, columns: int) -> Any:
     """``f(...)``: adds acc to the int32 that are there, atomically."""
 
     def body(builder: Any, acc: list[Any], arguments: Any) -> None:
@@ -157,7 +157,7 @@ def ADD_SUMS(rows: int, columns: int) -> Any:  # noqa: N802
     return on_registers(4 * rows * columns, (INT64, INT64, INT32, INT32), body, writes=False)
 
 
-def STORE_QUANTIZED(rows: int, columns: int, groups: int, signed: bool, staged: bool) -> Any:  # noqa: N802
+def STORE_QUANTIZED(rows: int, columns: int, groups: int, signed: bool, staged: bool) -> Any:
     """``f(..., added, multiplier, shift, zero)``: stores 8 bits.
 
     q = saturate(((acc + added) * multiplier >> 32) + (zero << shift - 1) >> shift),  zero = 2 zero_point + 1

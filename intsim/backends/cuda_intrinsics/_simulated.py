@@ -242,7 +242,7 @@ def commit_copies() -> None:
     pending("intsim_copies").append([])
 
 
-def COPIES_LEFT(count: int) -> Any:  # noqa: N802
+def COPIES_LEFT(count: int) -> Any:
     return lambda: finish(pending("intsim_copies"), count)
 
 
@@ -285,7 +285,7 @@ def _bytes(word: Any, signed: bool) -> list[int]:
     return [(b if b < 128 or not signed else b - 256) for b in unsigned(word).to_bytes(4, "little")]
 
 
-def DOT4(a_signed: bool, b_signed: bool) -> Any:  # noqa: N802
+def DOT4(a_signed: bool, b_signed: bool) -> Any:
     def dot4(a: Any, b: Any, c: Any) -> int:
         return int32(int(c) + sum(x * y for x, y in zip(_bytes(a, a_signed), _bytes(b, b_signed), strict=True)))
 
@@ -297,7 +297,7 @@ def permute(a: Any, b: Any, selector: Any) -> int:
     return int32(int.from_bytes(bytes(among[(int(selector) >> 4 * i) & 7] for i in range(4)), "little"))
 
 
-def PACK4(signed: bool) -> Any:  # noqa: N802
+def PACK4(signed: bool) -> Any:
     low, high = (-128, 127) if signed else (0, 255)
 
     def pack4(*values: Any) -> int:

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-def ZERO(count: int) -> Any:  # noqa: N802
+def ZERO(count: int) -> Any:
     def zero(acc: Any) -> None:
         acc[:count] = 0
 
@@ -60,7 +60,7 @@ def _matrices(addresses: list[int], count: int) -> Any:
     return rows.reshape(count, 32, 4).swapaxes(0, 1)
 
 
-def WARP_PRODUCT(rows: int, columns: int, steps: int, a_signed: bool, b_signed: bool) -> Any:  # noqa: N802
+def WARP_PRODUCT(rows: int, columns: int, steps: int, a_signed: bool, b_signed: bool) -> Any:
     def of_warp(given: list[Any]) -> list[Any]:
         acc = np.stack([lane[0] for lane in given]).reshape(32, rows, columns, 4)
         for step in range(steps):
@@ -98,7 +98,7 @@ def group_commit() -> None:
     pending("intsim_products").append([])
 
 
-def GROUPS_LEFT(count: int) -> Any:  # noqa: N802
+def GROUPS_LEFT(count: int) -> Any:
     def groups_left() -> None:
         meeting = block().groups[thread().thread_id // 128]
         meeting.wait(PATIENCE)  # the four warps go on together
@@ -113,7 +113,7 @@ def _swizzled_row(tile: int, row: int) -> Any:
     return np.concatenate([shared_bytes(start + ((chunk ^ ((start >> 7) & 7)) << 4), 16) for chunk in range(8)])
 
 
-def GROUP_PRODUCT(columns: int, a_signed: bool, b_signed: bool) -> Any:  # noqa: N802
+def GROUP_PRODUCT(columns: int, a_signed: bool, b_signed: bool) -> Any:
     def group_product(acc: Any, a: int, b: int) -> None:
         if a % 1024 or b % 1024:
             raise ValueError(f"tiles at {a} and {b}: not aligned to 1024 bytes")
@@ -134,7 +134,7 @@ def GROUP_PRODUCT(columns: int, a_signed: bool, b_signed: bool) -> Any:  # noqa:
     return group_product
 
 
-def SETTLED(count: int) -> Any:  # noqa: N802
+def SETTLED(count: int) -> Any:
     return lambda acc: None
 
 

@@ -21,7 +21,7 @@ from intsim.backends.cuda_intrinsics._simulated import (
 __all__ = ["ADD_SUMS", "FROM_SHARED", "STORE_FOURS", "STORE_QUANTIZED", "STORE_SUMS", "TO_SHARED"]
 
 
-def TO_SHARED(count: int) -> Any:  # noqa: N802
+def TO_SHARED(count: int) -> Any:
     def to_shared(acc: Any, address: int, stride: int) -> None:
         for first in range(0, count, 4):
             shared_store_16(address + first // 4 * stride, *acc[first : first + 4])
@@ -29,7 +29,7 @@ def TO_SHARED(count: int) -> Any:  # noqa: N802
     return to_shared
 
 
-def FROM_SHARED(count: int) -> Any:  # noqa: N802
+def FROM_SHARED(count: int) -> Any:
     def from_shared(acc: Any, address: int, stride: int) -> None:
         for first in range(0, count, 4):
             more = shared_load_16(address + first // 4 * stride)
@@ -46,7 +46,7 @@ def _word(staged: bool) -> Any:
     return shared_load_4 if staged else load_4
 
 
-def STORE_SUMS(rows: int, columns: int, paired: bool, staged: bool) -> Any:  # noqa: N802
+def STORE_SUMS(rows: int, columns: int, paired: bool, staged: bool) -> Any:
     load = _word(staged)
 
     def store_sums(acc: Any, out: int, pitch: int, rows_left: int, columns_left: int, added: int) -> None:
@@ -64,7 +64,7 @@ def STORE_SUMS(rows: int, columns: int, paired: bool, staged: bool) -> Any:  # n
     return store_sums
 
 
-def STORE_FOURS(rows: int, columns: int) -> Any:  # noqa: N802
+def STORE_FOURS(rows: int, columns: int) -> Any:
     def store_fours(acc: Any, out: int, pitch: int, rows_left: int, columns_left: int, added: int) -> None:
         for row, address in _rows(rows, out, pitch, rows_left):
             for j in range(0, columns, 2):
@@ -77,7 +77,7 @@ def STORE_FOURS(rows: int, columns: int) -> Any:  # noqa: N802
     return store_fours
 
 
-def ADD_SUMS(rows: int, columns: int) -> Any:  # noqa: N802
+def ADD_SUMS(rows: int, columns: int) -> Any:
     def add_sums(acc: Any, out: int, pitch: int, rows_left: int, columns_left: int) -> None:
         for row, address in _rows(rows, out, pitch, rows_left):
             for j in range(columns):
@@ -89,7 +89,7 @@ def ADD_SUMS(rows: int, columns: int) -> Any:  # noqa: N802
     return add_sums
 
 
-def STORE_QUANTIZED(rows: int, columns: int, groups: int, signed: bool, staged: bool) -> Any:  # noqa: N802
+def STORE_QUANTIZED(rows: int, columns: int, groups: int, signed: bool, staged: bool) -> Any:
     run, pack4, load = 2 * columns, PACK4(signed), _word(staged)
     stores = {1: store_4, 2: store_8, 4: store_16}
 
