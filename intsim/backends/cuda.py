@@ -1,7 +1,8 @@
 """Iteration patterns on the GPU. No arithmetic lives here.
 
 Neighbouring threads take neighbouring columns, so that they read and write neighbouring memory; a
-thread that is done takes the element a grid further on, so that no shape is beyond the grid.
+thread that is done takes the element a grid further on, so that no shape is beyond the grid. A short
+row is a thread's, a longer one a warp's, a long one among few a block's (``cuda_lanes``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from numba import cuda
 
 from intsim.backends.cuda_arrays import DeviceArray, Gpu, driver
 from intsim.backends.cuda_compile import Kernel
+from intsim.backends.cuda_joins import BLOCK, WARP, of_block, of_warp, rows_of
+from intsim.backends.cuda_lanes import shared_out
 from intsim.backends.cuda_queue import Queue
 from intsim.op import Contraction, Elementwise, Program, Rowwise
 
@@ -20,12 +23,34 @@ WIDE = 256  # threads a block, elementwise and contraction
 ROWS = (32, 128)  # threads a block, rowwise: few, where that spreads the rows over more multiprocessors
 MOST_ROWS_OF_BLOCKS = 65535
 SIMULATED = 16  # the simulator starts a Python thread for each
+FOR_A_WARP = 32  # elements of a row from which on it is a warp's, where the program can be shared out
+FOR_A_BLOCK = 2048  # and a block's, where the rows are fewer than FEW_ROWS a multiprocessor
+FEW_ROWS = 16
+WARPS = 4  # rows a block, a warp each
 
 
 def run(name: str, program: Program, queue: Queue, x: Any, out: Any, size: int) -> None:
     """Launches the program of an op; x, out: named tuples of device arrays; size: of the contracted dimension."""
-    grid, block = spread(program, out[0], queue.gpu)
-    queue.launch(device_kernel(name, program), grid, block, x, out, queue.record, size)
+    lanes = lanes_a_row(name, program, x, out, queue.gpu)
+    grid, block = by_lanes(out[0], lanes) if lanes > 1 else spread(program, out[0], queue.gpu)
+    queue.launch(device_kernel(name, program, lanes), grid, block, x, out, queue.record, size)
+
+
+def lanes_a_row(name: str, program: Program, x: Any, out: Any, gpu: Gpu) -> int:
+    """How many threads go through a row together: 1, those of a warp, or those of a block."""
+    if not isinstance(program, Rowwise) or gpu.simulated:  # a warp of Python threads takes longer than one
+        return 1
+    rows = out[0].shape[0]
+    longest = max((a.shape[1] for a in (*x, *out) if len(a.shape) > 1 and a.shape[0] == rows), default=1)
+    if longest < FOR_A_WARP or device_kernel(name, program, WARP) is device_kernel(name, program):
+        return 1
+    return BLOCK if longest >= FOR_A_BLOCK and rows < FEW_ROWS * gpu.multiprocessors else WARP
+
+
+def by_lanes(out: DeviceArray, lanes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(grid, block) for rows that are a warp's or a block's."""
+    rows_a_block = WARPS if lanes == WARP else 1
+    return (-(-out.shape[0] // rows_a_block),), (lanes * rows_a_block,)
 
 
 def spread(program: Program, out: DeviceArray, gpu: Gpu) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -43,8 +68,17 @@ def spread(program: Program, out: DeviceArray, gpu: Gpu) -> tuple[tuple[int, ...
 
 
 @cache
-def device_kernel(name: str, program: Program) -> Kernel:
-    """The kernel of the op called ``name``: ``kernel(x, out, p, size)``."""
+def device_kernel(name: str, program: Program, lanes: int = 1) -> Kernel:
+    """The kernel of the op called ``name``: ``kernel(x, out, p, size)``.
+
+    lanes: how many threads go through a row together; the kernel for 1 where the program cannot be shared out.
+    """
+    if lanes > 1:
+        assert isinstance(program, Rowwise)
+        row = shared_out(program.row, of_warp() if lanes == WARP else of_block())
+        if row is None:
+            return device_kernel(name, program)
+        return Kernel(rows_of(row, lanes), f"rowwise of {name}, {lanes} lanes a row", launch_bounds=BLOCK)
     match program:
         case Elementwise(element):
             return Kernel(_elementwise(element), f"elementwise of {name}")

@@ -49,6 +49,7 @@ __all__ = [
     "unsigned_min",
     "unsigned_rem",
     "unsigned_shift",
+    "warp_meet",
 ]
 
 _LOCK = threading.Lock()
@@ -314,3 +315,7 @@ def shuffle_xor(value: Any, lanes: Any) -> int:
 def count_lanes(value: Any) -> int:
     result: int = collective(int(value), lambda given: [sum(v != 0 for v in given)] * len(given))
     return result
+
+
+def warp_meet() -> None:
+    collective(None, lambda given: given)
