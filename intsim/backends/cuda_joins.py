@@ -91,7 +91,8 @@ def of_block() -> Lanes:
 def _turns(lane: Any, count: int) -> tuple[Any, Any]:
     @on_device
     def first_turn(start: int) -> int:
-        return int64(start) + ((lane() - int64(start)) & (count - 1))
+        made: int = int64(start) + ((lane() - int64(start)) & (count - 1))
+        return made
 
     @on_device
     def of_first_lane(x: int) -> int:

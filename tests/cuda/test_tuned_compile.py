@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import SIMULATED, UNCOMPILED
@@ -57,6 +58,22 @@ def test_no_register_is_spilled_and_no_product_waits(kernel: Any, arguments: int
     assert made.stack == 0, made.log
     assert "C75" not in made.log  # the linker's notes that wgmma is done one after the other: C7509, C7515
     assert "wgmma" not in kernel.name or "wgmma.mma_async" in made.ptx
+
+
+@pytest.mark.parametrize("fours", [1, 2])
+def test_sums_that_saturate_stay_in_registers(fours: int) -> None:
+    from intsim.numerics import IntType, Overflow
+    from intsim.ops.matmul import _cuda_saturating as saturating
+    from intsim.ops.matmul.integer import Params
+    from intsim.params import record
+    from intsim.records import fields_class
+
+    x = fields_class("a", "b", "bias")(np.zeros((1, 1), np.int8), np.zeros((1, 1), np.int8), np.zeros(1, np.int32))
+    out = fields_class("acc")(np.zeros((1, 1), np.int16))
+    p = record(Params(acc=IntType(16), overflow=Overflow.SATURATE), {"m": 1, "n": 1, "k": 1})
+    made = build(saturating.kernel(fours), (x, out, p, 0), HOPPER)
+    assert made.spilled == 0, made.log
+    assert made.stack <= 4 * 16 * fours**2, made.log  # what they begin and end with, and not the sums themselves
 
 
 def test_a_serialised_product_is_noted() -> None:

@@ -24,6 +24,7 @@ Numba widens int32 arithmetic to int64 and the simulator does not: where a width
     warp_meet                         the lanes of a warp wait for one another, and see what all of them wrote
     on_device                         makes a function that kernels call
     ZERO TO_SHARED FROM_SHARED        accumulators; FROM_SHARED adds
+    SATURATED MOVE                    accumulators that saturate after every term; from one local array to another
     WARP_PRODUCT                      of mma.sync m16n8k32
     GROUP_PRODUCT SETTLED group_fence group_commit GROUPS_LEFT     of wgmma, by four warps
     STORE_SUMS STORE_FOURS ADD_SUMS STORE_QUANTIZED                accumulators to global memory
