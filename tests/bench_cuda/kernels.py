@@ -8,6 +8,7 @@ compared before it is timed: with an exact product in float64, or with the gener
 
 from __future__ import annotations
 
+import functools
 import platform
 import statistics
 import sys
@@ -195,15 +196,23 @@ def every_accumulator() -> None:
         "double rounding": ("requantize.double_rounding", double_rounding.Params(**fields)),
         "itself": one,
     }
-    for name, other in others.items():
-        found = exhaustive.differences(one, other)
+    works = {
+        f"against {name}{', by program' * by_program}": functools.partial(
+            exhaustive.differences, one, other, by_program=by_program
+        )
+        for name, other in others.items()
+        for by_program in (False, True)
+    }
+    works["the 32-bit form against its program"] = lambda: exhaustive.narrow_differs(*others["ties away"])
+    for name, work in works.items():
+        found = work()
         times = []
         for _ in range(5):
             start = time.perf_counter()
-            exhaustive.differences(one, other)  # waits for the result
+            work()  # waits for the result
             times.append((time.perf_counter() - start) * 1e3)
         ms = statistics.median(times)
-        print(f"2**32 accumulators against {name:18} {ms:9.2f} ms, differ on {found}", flush=True)  # noqa: T201
+        print(f"2**32 accumulators {name:36} {ms:9.2f} ms, differ on {found}", flush=True)  # noqa: T201
 
 
 def main() -> None:

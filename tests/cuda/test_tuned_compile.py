@@ -76,6 +76,21 @@ def test_sums_that_saturate_stay_in_registers(fours: int) -> None:
     assert made.stack <= 4 * 16 * fours**2, made.log  # what they begin and end with, and not the sums themselves
 
 
+def test_two_forms_on_one_accumulator_stay_in_registers() -> None:
+    from intsim.analysis import exhaustive
+    from intsim.analysis._cuda_exhaustive import comparison
+    from intsim.numerics import Rounding
+    from intsim.ops.requantize import double_rounding, single_rounding
+
+    away = "requantize.single_rounding", single_rounding.Params(3, 40, rounding=Rounding.TIES_TO_AWAY)
+    double = "requantize.double_rounding", double_rounding.Params(3, 40)
+    for one, other in ((away, double), (away, away)):
+        forms = exhaustive._form(*one, False), exhaustive._form(*other, True)
+        said = f"{forms[0][1]} {forms[1][1]}"
+        made = build(comparison(forms[0][0], forms[1][0], said, least=False), (np.zeros(2, np.int64), 0, 0), HOPPER)
+        assert (made.spilled, made.stack) == (0, 0), made.log
+
+
 def test_a_serialised_product_is_noted() -> None:
     """What the test above looks for exists: registers that are touched before the wait."""
     from intsim.backends.cuda_compile import Kernel
