@@ -122,6 +122,7 @@ class OnGpu:
         if key not in self._fills:
             self._fills[key] = cuda_exchange.upload(place.gpu, a, place.stream)
             self._fills[key].constant = True
+            self._fills[key].holds = (int(a.flat[0]), int(a.flat[0]))
         return cuda_exchange.received(port.name, self._fills[key], place.stream)
 
     def _run(self, bound: Bound, place: Place, wide: bool = False) -> tuple[DeviceArray, ...]:

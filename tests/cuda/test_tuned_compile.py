@@ -45,8 +45,13 @@ def shipped() -> Iterator[tuple[Any, int, tuple[int, int]]]:
     yield operands._unpacked_rows(True, False), 4, AMPERE
     yield requantize._kernel(True), 7, AMPERE
     yield table._kernel, 5, AMPERE
-    for pieces in (1, 2, 8):
-        yield softmax._kernel(pieces, 32), 10, AMPERE
+    for pieces, rows, whole, masked in (
+        (1, 4, True, False),
+        (1, 4, False, True),
+        (4, 1, True, True),
+        (8, 1, False, False),
+    ):
+        yield softmax._kernel(pieces, 32, rows, whole, masked), 10, AMPERE
     for bits in (16, 32):
         yield layernorm._kernel(8, bits, 4), 6, AMPERE
 

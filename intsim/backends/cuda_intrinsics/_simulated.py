@@ -49,7 +49,9 @@ __all__ = [
     "unsigned_min",
     "unsigned_rem",
     "unsigned_shift",
+    "warp_max",
     "warp_meet",
+    "warp_sum",
 ]
 
 _LOCK = threading.Lock()
@@ -314,6 +316,16 @@ def shuffle_xor(value: Any, lanes: Any) -> int:
 
 def count_lanes(value: Any) -> int:
     result: int = collective(int(value), lambda given: [sum(v != 0 for v in given)] * len(given))
+    return result
+
+
+def warp_max(x: Any) -> int:
+    result: int = collective(int32(x), lambda given: [max(given)] * len(given))
+    return result
+
+
+def warp_sum(x: Any) -> int:
+    result: int = collective(int32(x), lambda given: [int32(sum(given))] * len(given))
     return result
 
 

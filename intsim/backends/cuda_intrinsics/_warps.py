@@ -11,28 +11,12 @@ if config.ENABLE_CUDASIM:
 else:
     from intsim.backends.cuda_intrinsics._ptx import int32, int64, shuffle_xor
 
-__all__ = ["on_device", "warp_max", "warp_max_64", "warp_min_64", "warp_sum", "warp_sum_64"]
+__all__ = ["on_device", "warp_max_64", "warp_min_64", "warp_sum_64"]
 
 
 def on_device(function: Any) -> Any:
     """A function that kernels call; nothing is compiled until one is."""
     return function if config.ENABLE_CUDASIM else cuda.jit(device=True, forceinline=True)(function)
-
-
-@on_device
-def warp_sum(x: Any) -> Any:
-    """Of int32, modulo 2**32."""
-    for lanes in (16, 8, 4, 2, 1):
-        x = int32(x + shuffle_xor(x, int32(lanes)))
-    return x
-
-
-@on_device
-def warp_max(x: Any) -> Any:
-    """Of int32."""
-    for lanes in (16, 8, 4, 2, 1):
-        x = int32(max(x, shuffle_xor(x, int32(lanes))))
-    return x
 
 
 @on_device

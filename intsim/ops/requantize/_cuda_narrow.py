@@ -37,13 +37,13 @@ def single_rounding(p: Any) -> Narrow:
     if down is None:
 
         @on_device
-        def to_positive(acc: int) -> int:
+        def to_positive(acc: int) -> Any:
             return saturated(int32(int32(high_product(acc, int32(multiplier)) + half) >> s))
 
         return to_positive
 
     @on_device
-    def by_rule(acc: int) -> int:
+    def by_rule(acc: int) -> Any:
         high, low = high_product(acc, int32(multiplier)), int32(acc * multiplier)
         less = 1 if low == 0 and down(high, s) else 0
         return saturated(int32(int32(high + half - less) >> s))
@@ -60,7 +60,7 @@ def double_rounding(p: Any) -> Narrow:
     half, below, saturated = 1 << (right - 1), (1 << right) - 1, _saturated(zero_point, p.dtype)
 
     @on_device
-    def element(acc: int) -> int:
+    def element(acc: int) -> Any:
         high, low = high_product(acc, int32(multiplier)), int32(acc * multiplier)
         doubled = int32(high + high + ((unsigned_shift(low, int32(30)) + 1) >> 1))  # of 2**31, ties to positive
         rest = int32((doubled & below) + half - (1 if doubled < 0 else 0))
@@ -106,7 +106,7 @@ def _saturated(zero_point: int, dtype: Any) -> Any:
     low, high = np.int32(dtype.qmin), np.int32(dtype.qmax)
 
     @on_device
-    def saturated(x: int) -> int:
+    def saturated(x: int) -> Any:
         return int32(min(max(int32(x + zero_point), low), high))
 
     return saturated

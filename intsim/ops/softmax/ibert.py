@@ -136,7 +136,7 @@ OP = register(
         examples=examples,
         tuned=(
             Tuned("cpu", "intsim.ops.softmax._cpu_ibert:softmax", _serves),
-            Tuned("cuda", "intsim.ops.softmax._cuda_ibert:softmax", _in_32_bits),
+            Tuned("cuda", "intsim.ops.softmax._cuda_ibert:softmax", _in_32_bits, capability=(8, 0)),
         ),
         oracle=Oracle(
             params=lambda scale: Params.from_scale(scale, rounding=Rounding.TIES_TO_EVEN, out_bits=12),
