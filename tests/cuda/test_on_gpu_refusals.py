@@ -17,6 +17,7 @@ if SIMULATED or not usable():
 import intsim
 from intsim.backends import cuda_exchange
 from intsim.backends.cuda_arrays import DeviceArray, driver
+from intsim.numerics import int32
 from intsim.op import Rowwise
 from intsim.registry import all_ops, get
 
@@ -38,7 +39,7 @@ def test_no_room_for_a_result_is_said_in_bytes(library: str) -> None:
     a = CALLERS[library](np.ones((2**20, 1), np.int8))
     with pytest.raises(MemoryError, match=r"GPU 0 \(.*\) has no room for 4,398,046,511,104 bytes, an array of shape"):
         intsim.run(MATMUL, a, a, p=MATMUL.params(), backend="cuda")
-    assert (fetch(a) == 1).all()
+    assert (fetch(a._a if library == "dlpack" else a) == 1).all()
 
 
 def test_no_room_for_host_arrays_leaves_them_as_they_are() -> None:
@@ -49,18 +50,18 @@ def test_no_room_for_host_arrays_leaves_them_as_they_are() -> None:
 
 
 def test_no_room_on_a_full_gpu() -> None:
-    """Other arrays take all that there is: an input does not fit, and what is freed can be used again."""
+    """Other arrays take all but a GiB or two: an input does not fit, and what is freed can be used again."""
     gpu, held = driver().current(), []
-    for size in (2**34, 2**32, 2**30, 2**28):
+    for size in (2**34, 2**32, 2**30):
         while True:
             try:
                 held.append(gpu.allocate(size))
             except MemoryError:
                 break
-    x = np.zeros((2**16, 2**14), np.int8)
-    p = get("activation.table").params()
-    table = np.arange(-128, 128, dtype=np.int8)
-    with pytest.raises(MemoryError, match=r"has no room for 1,073,741,824 bytes, an array of shape \(65536, 16384\)"):
+    held.pop()  # so that tests beside this one go on
+    x = np.zeros((2**17, 2**14), np.int8)
+    p, table = get("activation.table").params(), np.arange(-128, 128, dtype=np.int8)
+    with pytest.raises(MemoryError, match=r"has no room for 2,147,483,648 bytes, an array of shape \(131072, 16384\)"):
         intsim.run("activation.table", x, table, p=p, backend="cuda")
     held.clear()
     assert (intsim.run("activation.table", x[:9], table, p=p, backend="cuda") == 0).all()
@@ -96,7 +97,7 @@ def test_host_memory_under_a_device_arrays_name_is_refused() -> None:
 def test_more_rows_than_a_grid_has_are_all_done(shape: tuple[int, int]) -> None:
     x = np.resize(np.arange(-997, 998, dtype=np.int32), shape)
     for op in ("requantize.power_of_two", "reduce.argmax"):
-        p = get(op).params(2) if op.startswith("requantize") else get(op).params()
+        p = get(op).params(2) if op.startswith("requantize") else get(op).params(x=int32)
         wanted = intsim.run(op, x, p=p, backend="cpu")
         got = intsim.run(op, intsim.to_device(x), p=p, backend="cuda", tuned=False)
         assert np.array_equal(np.asarray(got), wanted)

@@ -42,20 +42,17 @@ def kernel(fours: int, steps: int = STEPS) -> Kernel:
                 edge[side * r + c] = start(i, j, x, p) if i < m and j < n else 0
         move(acc, edge)
         low, high = int32(p.acc.qmin), int32(p.acc.qmax)
+        i, j = top + thread % tile, left + thread % tile  # what this thread stages, of each operand
+        b_zero_point = p.b_zero_point[j] if j < n else 0
         first = int64(0)
         while first < depth:
-            at = thread
+            at, k = thread, first + thread // tile
             while at < room:
-                row, k = int64(at % tile), first + at // tile
-                a = load(x.a, top + row, k, p.a, p.nibbles) - p.a_zero_point if top + row < m and k < depth else 0
-                b = (
-                    load(x.b, left + row, k, p.b, p.nibbles) - p.b_zero_point[left + row]
-                    if left + row < n and k < depth
-                    else 0
-                )
+                a = load(x.a, i, k, p.a, p.nibbles) - p.a_zero_point if i < m and k < depth else 0
+                b = load(x.b, j, k, p.b, p.nibbles) - b_zero_point if j < n and k < depth else 0
                 shared_store_4(int32(a_lies + 4 * at), int32(a))
                 shared_store_4(int32(b_lies + 4 * at), int32(b))
-                at = int32(at + 256)
+                at, k = int32(at + 256), k + 256 // tile
             cuda.syncthreads()
             for k in range(steps):
                 step(acc, int32(a_lies + 4 * (tile * k + down)), int32(b_lies + 4 * (tile * k + right)), low, high)
