@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from intsim.backends.cuda_intrinsics import cuda, int64, on_device, warp_max_64, warp_meet, warp_min_64, warp_sum_64
+from intsim.backends.cuda_intrinsics import (
+    cuda,
+    int64,
+    on_device,
+    wait_for_kernels_before,
+    warp_max_64,
+    warp_meet,
+    warp_min_64,
+    warp_sum_64,
+)
 
 WARP = 32
 BLOCK = 256
@@ -102,13 +111,15 @@ def _turns(lane: Any, count: int) -> tuple[Any, Any]:
     return first_turn, of_first_lane
 
 
-def rows_of(row: Any, lanes: int) -> Any:
+def rows_of(row: Any, lanes: int, early: bool) -> Any:
     """A kernel in which each ``lanes`` threads go through a row together.
 
     It stands here because the simulator knows threads in the module of the kernel only.
     """
 
     def kernel(x: Any, out: Any, p: Any, size: int) -> None:
+        if early:
+            wait_for_kernels_before()
         i = cuda.grid(1) // lanes
         if i < out[0].shape[0]:  # alike in all lanes of a row
             row(i, x, out, p)

@@ -54,11 +54,12 @@ def test_a_warp_gives_the_bits_of_a_thread(name: str, monkeypatch: pytest.Monkey
 def test_a_block_gives_the_bits_of_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (cuda, cuda_joins):
         monkeypatch.setattr(module, "BLOCK", 64)
-    cuda.device_kernel.cache_clear()
-    cuda_joins.of_block.cache_clear()
+    made_before = cuda.device_kernel, cuda._shared, cuda_joins.of_block
+    for made in made_before:
+        made.cache_clear()
     by_lanes(get("layernorm.l1"), 64, monkeypatch)
-    cuda.device_kernel.cache_clear()
-    cuda_joins.of_block.cache_clear()
+    for made in made_before:
+        made.cache_clear()
 
 
 def by_lanes(op: Op, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,10 +81,10 @@ def test_how_many_lanes_a_row_has() -> None:
     op = get("softmax.ibert")
     for rows, length, lanes in [(4096, 31, 1), (4096, 128, 32), (100, 4096, 256), (70_000, 4096, 32), (100, 2047, 32)]:
         x = Array(rows, length), Array(rows)
-        assert cuda.lanes_a_row(op.name, op.program, x, (Array(rows, length),), Gpu()) == lanes  # type: ignore[arg-type]
+        assert cuda.lanes_a_row(op.program, x, (Array(rows, length),), Gpu()) == lanes  # type: ignore[arg-type]
     x = (Array(100, 4096),)
     for name in ("reduce.argmax", "requantize.power_of_two"):
-        assert cuda.lanes_a_row(name, get(name).program, x, (Array(100, 4096),), Gpu()) == 1  # type: ignore[arg-type]
+        assert cuda.lanes_a_row(get(name).program, x, (Array(100, 4096),), Gpu()) == 1  # type: ignore[arg-type]
     assert cuda.by_lanes(Array(9, 1), 32) == ((3,), (128,))  # type: ignore[arg-type]
     assert cuda.by_lanes(Array(9, 1), 256) == ((9,), (256,))  # type: ignore[arg-type]
 

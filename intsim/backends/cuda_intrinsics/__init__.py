@@ -22,6 +22,7 @@ Numba widens int32 arithmetic to int64 and the simulator does not: where a width
     shuffle_xor count_lanes           a word of the lane whose number differs in these bits; lanes where it is not 0
     warp_sum warp_sum_64 warp_max warp_max_64 warp_min_64     over the lanes of a warp
     warp_meet                         the lanes of a warp wait for one another, and see what all of them wrote
+    wait_for_kernels_before           of the stream, and see what they wrote: compute capability 9.0
     on_device                         makes a function that kernels call
     ZERO TO_SHARED FROM_SHARED        accumulators; FROM_SHARED adds
     SATURATED MOVE                    accumulators that saturate after every term; from one local array to another

@@ -45,6 +45,7 @@ __all__ = [
     "unsigned_min",
     "unsigned_rem",
     "unsigned_shift",
+    "wait_for_kernels_before",
     "warp_max",
     "warp_meet",
     "warp_sum",
@@ -161,6 +162,7 @@ shuffle_xor = instruction("shfl.sync.bfly.b32 $0, $1, $2, 31, 0xffffffff;", "rr"
 # From compute capability 8.0 on: one instruction in place of five shuffles.
 warp_max = instruction("redux.sync.max.s32 $0, $1, 0xffffffff;", "r", "r")
 warp_sum = instruction("redux.sync.add.s32 $0, $1, 0xffffffff;", "r", "r")
+wait_for_kernels_before = instruction("griddepcontrol.wait;")
 warp_meet = instruction("bar.warp.sync 0xffffffff;")
 count_lanes = instruction(
     "{ .reg .pred p; .reg .b32 t; setp.ne.s32 p, $1, 0; vote.sync.ballot.b32 t, p, -1; popc.b32 $0, t; }", "r", "r"

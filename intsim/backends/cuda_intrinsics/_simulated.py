@@ -49,6 +49,7 @@ __all__ = [
     "unsigned_min",
     "unsigned_rem",
     "unsigned_shift",
+    "wait_for_kernels_before",
     "warp_max",
     "warp_meet",
     "warp_sum",
@@ -317,6 +318,10 @@ def shuffle_xor(value: Any, lanes: Any) -> int:
 def count_lanes(value: Any) -> int:
     result: int = collective(int(value), lambda given: [sum(v != 0 for v in given)] * len(given))
     return result
+
+
+def wait_for_kernels_before() -> None:
+    pass  # every launch is over when it returns
 
 
 def warp_max(x: Any) -> int:

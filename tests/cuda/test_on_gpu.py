@@ -1,4 +1,4 @@
-"""What only a real GPU can refuse, and that it goes on afterwards: no room, other contexts, other GPUs, large grids."""
+"""What only a real GPU shows: no room, other contexts, other GPUs, large grids, and kernels that start early."""
 
 from __future__ import annotations
 
@@ -120,6 +120,32 @@ def test_long_rows_by_many_lanes(op: Any, lanes: str, monkeypatch: pytest.Monkey
         )
         for a, wanted in zip(got, case.wanted, strict=True):
             assert np.array_equal(np.asarray(a), wanted), case.id
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1000, 1003)], ids=str)
+def test_kernels_that_start_early_see_what_was_written_before(size: tuple[int, int]) -> None:
+    """20 halvings and 20 rows of sums, one after the other; again and again with other contents."""
+    halve = intsim.prepare(
+        "requantize.power_of_two", p=get("requantize.power_of_two").params(1, dtype=int32), backend="cuda"
+    )
+    last = intsim.prepare("reduce.sum", p=get("reduce.sum").params(x=int32), backend="cuda")
+
+    def chain(a: Any) -> Any:
+        for _ in range(20):
+            a = halve(a)
+        return a, last(a)
+
+    rng, x = np.random.default_rng(0), intsim.to_device(np.zeros(size, np.int32))
+    for run in (lambda: chain(x), intsim.freeze(chain, x), intsim.capture(chain, x)):
+        for _ in range(5):
+            host = rng.integers(-(2**31), 2**31, size).astype(np.int32)
+            x.gpu.upload(x.pointer, host, x.stream)
+            got, total = run()
+            wanted = host
+            for _ in range(20):
+                wanted = intsim.run("requantize.power_of_two", wanted, p=halve.p, backend="cpu")
+            assert np.array_equal(np.asarray(got), wanted)
+            assert np.array_equal(np.asarray(total), wanted.sum(axis=1, dtype=np.int64).astype(np.int32))
 
 
 def _gpus() -> int:
