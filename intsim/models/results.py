@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from intsim.documents import write_between
-from intsim.models.architecture import Architecture, AttentionKind
+from intsim.models.architecture import Architecture, AttentionKind, NormKind
 from intsim.models.storage import shipped_root
 
 FILE = "records/transformers.json"  # in the folder of the golden outputs
@@ -72,6 +72,10 @@ def training_name(folder: Path, shape: Architecture) -> str:
     made = f"{steps:,} steps, dropout {recipe['dropout']:g}"
     if shape.attention is AttentionKind.POLYNOMIAL:
         made += f", b from {recipe.get('shift', 1.0):g}"
+    if shape.norm is NormKind.L1:
+        made += f", gain from {recipe.get('gain', 1.0):.2g}"
+    if recipe.get("seed", 1) != 1:
+        made += f", seed {recipe['seed']}"
     return made if steps == recipe["steps"] else f"{made}, stopped before {recipe['steps']:,}"
 
 
