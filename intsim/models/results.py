@@ -18,6 +18,11 @@ from intsim.models.storage import shipped_root
 FILE = "records/transformers.json"  # in the folder of the golden outputs
 START, END = "<!-- made by: intsim model results --update README.md -->", "<!-- end -->"
 INTEGERS = "integers"
+READINGS = {  # what stands behind it where scales are floats
+    "floating": ", floating scales",
+    "literal": ", floating scales, the paper to the letter",
+    "tensor": ", floating scales, one a tensor",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
