@@ -13,6 +13,7 @@ if UNCOMPILED or SIMULATED:
     pytest.skip("the simulator compiles nothing; the compiled job runs this", allow_module_level=True)
 
 from intsim.backends.cuda_compile import build
+from intsim.composites.attention import _cuda_fused as attention
 from intsim.ops.activation import _cuda_table as table
 from intsim.ops.layernorm import _cuda_ibert as layernorm
 from intsim.ops.matmul import (
@@ -24,13 +25,15 @@ from intsim.ops.matmul import (
 )
 from intsim.ops.matmul._cuda_result import Result
 from intsim.ops.requantize import _cuda_single_rounding as requantize
-from intsim.ops.softmax import _cuda_ibert as softmax
+from intsim.ops.softmax import _cuda_ibert as softmax, gemmlowp, ibert, polynomial
+from intsim.params import record
+from intsim.registry import get
 
 HOPPER, AMPERE = (9, 0), (8, 0)
 
 
-def shipped() -> Iterator[tuple[Any, int, tuple[int, int]]]:
-    """(kernel, number of arguments, compute capability)."""
+def shipped() -> Iterator[tuple[Any, Any, tuple[int, int]]]:
+    """(kernel, its arguments or the number of int64s that they are, compute capability)."""
     for tile in (*gemm.WGMMA_TILES, gemm.WIDE):
         for result in (Result(fours=True), Result(8)):
             yield wgmma.kernel(tile, True, True, result), 10, HOPPER
@@ -49,10 +52,20 @@ def shipped() -> Iterator[tuple[Any, int, tuple[int, int]]]:
     for bits in (16, 32):
         yield layernorm._kernel(8, bits, 4), 6, AMPERE
 
+    for variant, steps, shape, capability in (
+        ("ibert", ibert.STEPS, (1, 2, 2, False), HOPPER),
+        ("gemmlowp", gemmlowp.STEPS, (2, 2, 2, False), AMPERE),
+        ("polynomial", polynomial.STEPS, (2, 4, 4, True), HOPPER),
+    ):
+        _, p = next(iter(get(f"attention.{variant}").examples().values()))
+        of_place = ((0,) * attention.AXES,) * 6
+        made = attention.kernel(steps, variant, *shape)
+        yield made, (*(0,) * 10, *of_place, record(p, {"t": 5, "d": 2})), capability
+
 
 @pytest.mark.parametrize(("kernel", "arguments", "capability"), list(shipped()), ids=lambda x: getattr(x, "name", None))
-def test_no_register_is_spilled_and_no_product_waits(kernel: Any, arguments: int, capability: tuple[int, int]) -> None:
-    made = build(kernel, (0,) * arguments, capability)
+def test_no_register_is_spilled_and_no_product_waits(kernel: Any, arguments: Any, capability: tuple[int, int]) -> None:
+    made = build(kernel, (0,) * arguments if isinstance(arguments, int) else arguments, capability)
     assert made.spilled == 0, made.log
     assert made.stack == 0, made.log
     assert "C75" not in made.log  # the linker's notes that wgmma is done one after the other: C7509, C7515

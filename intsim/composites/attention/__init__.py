@@ -16,13 +16,15 @@ there); those of ``softmax`` stand where the wire moved a column, if ``mask`` hi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from intsim.numerics import IntType, int8, int32, uint8
-from intsim.op import Port
+from intsim.op import Port, Tuned
 from intsim.ops.columns import back, to_front
 
 LAWS = ()
@@ -57,6 +59,22 @@ def attention(softmax: str, run: Any, q: Any, k: Any, v: Any, stop: Any, mask: A
 def moves(logit: IntType, probability: IntType, hidden: int) -> tuple[to_front.Params, back.Params]:
     """The parameters of the stages that move columns."""
     return to_front.Params(logit), back.Params(hidden, probability)
+
+
+KEYS_OF_ONE_KERNEL = 896  # what a block's 99 KiB of shared memory hold beside 16 rows
+
+
+def in_one_kernel(function: str, terms_fit: Callable[[Any], bool] = lambda p: True) -> tuple[Tuned, ...]:
+    """The fused kernel of a variant; terms_fit: whether every term of the softmax is an int32."""
+
+    def serves(p: Any, size: Mapping[str, int]) -> bool:
+        widths = size["c"], size["d"]
+        whole = all(w % 16 == 0 and 16 <= w <= 128 for w in widths)
+        return whole and size["t"] <= KEYS_OF_ONE_KERNEL and terms_fit(p.softmax)
+
+    where = f"intsim.composites.attention._cuda_fused:{function}"
+    alone = Tuned("cuda", where, serves, capability=(8, 0))
+    return alone, replace(alone, where=f"{where}_stacked", leading=True, strided=True)
 
 
 def examples_of(plain: Any, per_channel: Any, saturating: Any) -> dict[str, Any]:
