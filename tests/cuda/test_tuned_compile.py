@@ -13,7 +13,9 @@ if UNCOMPILED or SIMULATED:
     pytest.skip("the simulator compiles nothing; the compiled job runs this", allow_module_level=True)
 
 from intsim.backends.cuda_compile import build
+from intsim.binding import bind, kernel_view
 from intsim.composites.attention import _cuda_fused as attention
+from intsim.composites.linear import _cuda_programs as programs
 from intsim.ops.activation import _cuda_table as table
 from intsim.ops.layernorm import _cuda_ibert as layernorm
 from intsim.ops.matmul import (
@@ -27,6 +29,7 @@ from intsim.ops.matmul._cuda_result import Result
 from intsim.ops.requantize import _cuda_single_rounding as requantize
 from intsim.ops.softmax import _cuda_ibert as softmax, gemmlowp, ibert, polynomial
 from intsim.params import record
+from intsim.records import fields_class
 from intsim.registry import get
 
 HOPPER, AMPERE = (9, 0), (8, 0)
@@ -36,13 +39,23 @@ def shipped() -> Iterator[tuple[Any, Any, tuple[int, int]]]:
     """(kernel, its arguments or the number of int64s that they are, compute capability)."""
     for tile in (*gemm.WGMMA_TILES, gemm.WIDE):
         for result in (Result(fours=True), Result(8)):
-            yield wgmma.kernel(tile, True, True, result), 10, HOPPER
-    yield wgmma.kernel(gemm.WGMMA_TILES[0], True, True, Result()), 10, HOPPER
-    yield wgmma.kernel(gemm.WGMMA_TILES[0], False, True, Result(8, False)), 10, HOPPER
+            yield wgmma.kernel(tile, True, True, result), (*(0,) * 10, ()), HOPPER
+    yield wgmma.kernel(gemm.WGMMA_TILES[0], True, True, Result()), (*(0,) * 10, ()), HOPPER
+    yield wgmma.kernel(gemm.WGMMA_TILES[0], False, True, Result(8, False)), (*(0,) * 10, ()), HOPPER
     for tile in gemm.MMA_TILES:
         for result in (Result(), Result(8), Result(adds=True)):
-            yield mma.kernel(tile, True, True, result), 11, AMPERE
-    yield mma.kernel(gemm.MMA_TILES[0], False, False, Result(paired=False)), 11, HOPPER
+            yield mma.kernel(tile, True, True, result), (*(0,) * 11, ()), AMPERE
+    yield mma.kernel(gemm.MMA_TILES[0], False, False, Result(paired=False)), (*(0,) * 11, ()), HOPPER
+    for layer in ("double_rounding", "float32_bias", "float32_result", "tabulated"):
+        op = get(f"linear.{layer}")
+        arrays, p = next(iter(op.examples().values()))
+        bound = bind(op, arrays, p)
+        more = fields_class(*(port.name for port in op.inputs))(*map(kernel_view, bound.arrays)), record(p, bound.size)
+        result = Result(32 if layer == "float32_result" else 8, finish=getattr(programs, layer).finish)
+        if layer in ("double_rounding", "float32_bias"):
+            yield wgmma.kernel(gemm.FINISHED, True, True, result), (*(0,) * 10, more), HOPPER
+        else:
+            yield mma.kernel(gemm.MMA_TILES[0], True, True, result), (*(0,) * 11, more), AMPERE
     yield vector.kernel(True, True), 6, HOPPER
     yield operands._unpacked_rows(True, False), 4, AMPERE
     yield requantize._kernel(True), 7, AMPERE

@@ -20,6 +20,7 @@ Numba widens int32 arithmetic to int64 and the simulator does not: where a width
     unsigned_div unsigned_rem unsigned_min unsigned_shift arithmetic_shift high_product unsigned_high_product
     byte DOT4 permute PACK4           of four bytes in a word; PACK4 saturates four words to bytes
     shuffle_xor count_lanes           a word of the lane whose number differs in these bits; lanes where it is not 0
+    warp_meets                        what its lanes wrote to shared memory before, all of them read after
     warp_sum warp_sum_64 warp_max     over the lanes of a warp
     OneElement                        a value as an array, for an op's program
     on_device                         makes a function that kernels call

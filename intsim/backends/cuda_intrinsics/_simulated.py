@@ -50,6 +50,7 @@ __all__ = [
     "unsigned_min",
     "unsigned_rem",
     "unsigned_shift",
+    "warp_meets",
 ]
 
 _LOCK = threading.Lock()
@@ -319,3 +320,7 @@ def shuffle_xor(value: Any, lanes: Any) -> int:
 def count_lanes(value: Any) -> int:
     result: int = collective(int(value), lambda given: [sum(v != 0 for v in given)] * len(given))
     return result
+
+
+def warp_meets() -> None:
+    collective(0, lambda given: given)
