@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import SIMULATED, UNCOMPILED
@@ -16,6 +17,7 @@ from intsim.backends.cuda_compile import build
 from intsim.binding import bind, kernel_view
 from intsim.composites.attention import _cuda_fused as attention
 from intsim.composites.linear import _cuda_programs as programs
+from intsim.composites.residual import _cuda_ibert as residual
 from intsim.ops.activation import _cuda_table as table
 from intsim.ops.layernorm import _cuda_ibert as layernorm
 from intsim.ops.matmul import (
@@ -35,6 +37,16 @@ from intsim.registry import get
 HOPPER, AMPERE = (9, 0), (8, 0)
 
 
+def as_kernels_take_it(name: str) -> tuple[Any, Any, Any]:
+    """(x, out, p) of the first example of an op."""
+    op = get(name)
+    arrays, p = next(iter(op.examples().values()))
+    bound = bind(op, arrays, p)
+    made = [np.empty(port.shape(p, bound.size), port.storage(p)) for port in op.outputs]
+    x = fields_class(*(port.name for port in op.inputs))(*map(kernel_view, bound.arrays))
+    return x, fields_class(*(port.name for port in op.outputs))(*made), record(p, bound.size)
+
+
 def shipped() -> Iterator[tuple[Any, Any, tuple[int, int]]]:
     """(kernel, its arguments or the number of int64s that they are, compute capability)."""
     for tile in (*gemm.WGMMA_TILES, gemm.WIDE):
@@ -47,15 +59,12 @@ def shipped() -> Iterator[tuple[Any, Any, tuple[int, int]]]:
             yield mma.kernel(tile, True, True, result), (*(0,) * 11, ()), AMPERE
     yield mma.kernel(gemm.MMA_TILES[0], False, False, Result(paired=False)), (*(0,) * 11, ()), HOPPER
     for layer in ("double_rounding", "float32_bias", "float32_result", "tabulated"):
-        op = get(f"linear.{layer}")
-        arrays, p = next(iter(op.examples().values()))
-        bound = bind(op, arrays, p)
-        more = fields_class(*(port.name for port in op.inputs))(*map(kernel_view, bound.arrays)), record(p, bound.size)
+        x, _, p = as_kernels_take_it(f"linear.{layer}")
         result = Result(32 if layer == "float32_result" else 8, finish=getattr(programs, layer).finish)
         if layer in ("double_rounding", "float32_bias"):
-            yield wgmma.kernel(gemm.FINISHED, True, True, result), (*(0,) * 10, more), HOPPER
+            yield wgmma.kernel(gemm.FINISHED, True, True, result), (*(0,) * 10, (x, p)), HOPPER
         else:
-            yield mma.kernel(gemm.MMA_TILES[0], True, True, result), (*(0,) * 11, more), AMPERE
+            yield mma.kernel(gemm.MMA_TILES[0], True, True, result), (*(0,) * 11, (x, p)), AMPERE
     yield vector.kernel(True, True), 6, HOPPER
     yield operands._unpacked_rows(True, False), 4, AMPERE
     yield requantize._kernel(True), 7, AMPERE
@@ -65,6 +74,7 @@ def shipped() -> Iterator[tuple[Any, Any, tuple[int, int]]]:
     for bits in (16, 32):
         yield layernorm._kernel(8, bits, 4), 6, AMPERE
 
+    yield residual._kernel, (*as_kernels_take_it("residual.ibert"), 0, 0), AMPERE
     for variant, steps, shape, capability in (
         ("ibert", ibert.STEPS, (1, 2, 2, False), HOPPER),
         ("gemmlowp", gemmlowp.STEPS, (2, 2, 2, False), AMPERE),
