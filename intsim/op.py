@@ -121,6 +121,7 @@ class Tuned:
     leading: it takes all leading dimensions at once, where they would be calls of their own.
     capability: the least compute capability of a GPU that it runs on (backend "cuda", where it is called
         with a fourth argument, the ``Queue`` that it launches on).
+    strided: with ``leading``, on a GPU: leading dimensions come as they lie, repeated ones with a stride of 0.
     not_simulated: why it cannot run in Numba's CUDA simulator; empty where it can.
     example: inputs and parameters that it serves, at some size, where none of the op's own examples are such.
     """
@@ -130,6 +131,7 @@ class Tuned:
     serves: Callable[[Any, Mapping[str, int]], bool]  # (params, dims): what it was written for
     leading: bool = False
     capability: tuple[int, int] = (7, 0)
+    strided: bool = False
     not_simulated: str = ""
     example: Callable[[], tuple[tuple[Any, ...], Any]] | None = None
 
