@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 
 from intsim.cli import main
 from intsim.params import kinds
-from intsim.op import Composition
 from intsim.registry import all_ops
 
 
