@@ -52,6 +52,16 @@ def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
         out.acc[...] = _wrapped(into if narrow else into + x.bias.astype(np.int64), p.acc)
 
 
+def exact(x: Any, out: Any, p: Any, kept: Any) -> None:
+    """Fills ``out``, int32 "m n", with the product of 8-bit operands and the bias; nothing leaves int32."""
+    if _ready(x.a.size * x.b.shape[0]):
+        b = x.b if gemm.few(x.a) else laid_out(x.b, x.b.shape[1], p, kept)
+        gemm.product(x.a, b, a_zero_point=p.a_zero_point, b_zero_point=p.b_zero_point, bias=x.bias, out=out)
+        return
+    blas.centred(x.a, p.a_zero_point, x.b, p.b_zero_point[:, None], out)
+    out += x.bias
+
+
 def laid_out(b: Any, k: int, p: Any, kept: Any) -> panels.Panels:
     """``b`` of ``matmul.integer`` for the micro-kernels, unpacked to rows of k; p: its record."""
     made: panels.Panels = kept.once(
