@@ -18,6 +18,7 @@ from intsim.scalar import scale as program
 
 NEVER = -(2**31) + 1  # a least value that no value is below
 WIDE = 2**15 - 1  # of a norm's c before the gain
+AT_ONCE = 8  # rows whose scales are worked out together: a division waits for its operands alone
 
 
 def packed(mantissa: Any, exponent: Any) -> Any:
@@ -32,25 +33,38 @@ def unpack(scales: Any, mantissa: Any, exponent: Any) -> None:
 
 
 @portable
-def narrowed(x: Int, turns: Int, top: Int, least: Int, out: Int, size: Int, qmax: Int, whole: Int, policy: Int) -> Int:
-    """int32 at the address ``x`` to ``size`` bytes each at ``out``; the ratio by which they came there."""
-    by = scale.ratio_of(max(top, 1), qmax, whole, policy)
+def narrowed(x: Int, turns: Int, by: Int, least: Int, out: Int, size: Int) -> None:
+    """int32 at the address ``x`` by the ratio ``by`` to ``size`` bytes each at ``out``."""
     if size == 1:
         vectors.narrowed8(x, out, turns, least, scale.mantissa_of(by), scale.down(by))
     else:
         vectors.narrowed16(x, out, turns, least, scale.mantissa_of(by), scale.down(by))
-    return by
+
+
+@portable
+def rescaled(x: Any, scales: Any, q: Any, made: Any, qmax: Int, policy: Int, relu: Int, first: Int, last: Int) -> None:
+    """``propagate.rescale`` of rows."""
+    n, by = x.shape[1], np.empty(AT_ONCE, np.int64)
+    turns, least, whole = n // vectors.lanes(), 0 if relu else NEVER, scale.of_integer(qmax)
+    for at in range(first, last, AT_ONCE):
+        count = min(AT_ONCE, last - at)
+        for r in range(count):
+            z = x.ctypes.data + 4 * n * (at + r)
+            by[r] = vectors.largest_relu(z, turns) if relu else vectors.largest(z, turns)
+        for r in range(count):
+            by[r] = scale.ratio_of(max(by[r], 1), qmax, whole, policy)
+        for r in range(count):
+            i = at + r
+            narrowed(
+                x.ctypes.data + 4 * n * i, turns, by[r], least, q.ctypes.data + q.itemsize * n * i, q.itemsize
+            )
+            made[i] = scale.multiply(scales[i], by[r])
 
 
 def _rescale_rows(
     x: Any, scales: Any, q: Any, made: Any, qmax: int, policy: int, relu: int, first: int, last: int
 ) -> None:
-    n = x.shape[1]
-    turns, least, whole = n // vectors.lanes(), 0 if relu else NEVER, scale.of_integer(qmax)
-    for i in range(first, last):
-        at, into = x.ctypes.data + 4 * n * i, q.ctypes.data + q.itemsize * n * i
-        top = vectors.largest_relu(at, turns) if relu else vectors.largest(at, turns)
-        made[i] = scale.multiply(scales[i], narrowed(at, turns, top, least, into, q.itemsize, qmax, whole, policy))
+    rescaled(x, scales, q, made, qmax, policy, relu, first, last)
 
 
 rescale_rows: Any = kernel(_rescale_rows, "propagate.rescale.rows")
@@ -66,45 +80,50 @@ def rescale(x: Any, out: Any, p: Any) -> None:
 
 
 @portable
-def added(x: Int, of_x: Int, left: Int, y: Int, of_y: Int, z: Int, turns: Int) -> tuple[Int, Int]:
-    """``propagate.add`` of a row: int16 at ``x``, int32 at ``y`` to int32 at ``z``; the largest and the scale."""
-    of_x += left << 32
-    match = min(of_x, of_y)
-    by_x, by_y = scale.quotient(match, of_x), scale.quotient(match, of_y)
-    top = vectors.matched16(
-        x, left, scale.mantissa_of(by_x), scale.down(by_x), y, 0, scale.mantissa_of(by_y), scale.down(by_y), z, turns
-    )
-    return top, match
-
-
-def _norm_rows(x: Any, weight: Any, bias: Any, gain: int, of_bias: int, q: Any, made: Any, qmax: int, policy: int,
-               exact: int, first: int, last: int) -> None:  # fmt: skip
+def normed(x: Any, weight: Any, bias: Any, gain: Int, of_bias: Int, q: Any, made: Any, qmax: Int, policy: Int,
+           exact: Int, first: Int, last: Int) -> None:  # fmt: skip
+    """``propagate.l1_norm`` of rows."""
     n = x.shape[1]
-    turns, rounding = n // vectors.lanes(), np.int64(Rounding.TIES_TO_AWAY)
+    turns, rounding, times = n // vectors.lanes(), np.int64(Rounding.TIES_TO_AWAY), np.int64(n) if exact else np.int64(1)
     width, whole, full = scale.of_integer(n), scale.of_integer(qmax), scale.of_integer(WIDE)
     part, part_exponent = program.quotient(
         np.int64(2**30), np.int64(-30), np.int64(scale.mantissa_of(width)), np.int64(scale.exponent_of(width))
     )
-    y, found = np.empty(n, np.int32), np.empty(1, np.int64)
-    for i in range(first, last):
-        at = x.ctypes.data + 2 * n * i
-        less, times = vectors.total(at, turns), np.int64(n)
-        if not exact:
-            less, times = program.apply(less, part, part_exponent, rounding), np.int64(1)
-        norm = vectors.deviation(at, turns, times, less, found.ctypes.data)
-        own = scale.quotient(scale.of_integer(max(norm, 1)), width)
-        wide = scale.ratio_of(max(found[0], 1), WIDE, full, policy)
-        own = scale.multiply(scale.multiply(own, wide), gain)
-        match = min(own, of_bias)
-        by, add = scale.quotient(match, own), scale.quotient(match, of_bias)
-        top = vectors.gained(
-            at, turns, times, less, scale.mantissa_of(wide), scale.down(wide), weight.ctypes.data,
-            scale.mantissa_of(by), scale.down(by), bias.ctypes.data, scale.mantissa_of(add), scale.down(add),
-            y.ctypes.data,
-        )  # fmt: skip
-        into = q.ctypes.data + q.itemsize * n * i
-        to = narrowed(y.ctypes.data, turns, top, NEVER, into, q.itemsize, qmax, whole, policy)
-        made[i] = scale.multiply(match, to)
+    y, found, by = np.empty((AT_ONCE, n), np.int32), np.empty(1, np.int64), np.empty((AT_ONCE, 5), np.int64)
+    for at in range(first, last, AT_ONCE):
+        count = min(AT_ONCE, last - at)
+        for r in range(count):
+            row = x.ctypes.data + 2 * n * (at + r)
+            less = vectors.total(row, turns)
+            if not exact:
+                less = program.apply(less, part, part_exponent, rounding)
+            by[r, 0], by[r, 1] = less, vectors.deviation(row, turns, times, less, found.ctypes.data)
+            by[r, 2] = found[0]
+        for r in range(count):
+            own = scale.quotient(scale.of_integer(max(by[r, 1], 1)), width)
+            by[r, 1] = scale.ratio_of(max(by[r, 2], 1), WIDE, full, policy)
+            own = scale.multiply(scale.multiply(own, by[r, 1]), gain)
+            match = min(own, of_bias)
+            by[r, 2], by[r, 3], by[r, 4] = match, scale.quotient(match, own), scale.quotient(match, of_bias)
+        for r in range(count):
+            wide, to, add = by[r, 1], by[r, 3], by[r, 4]
+            by[r, 0] = vectors.gained(
+                x.ctypes.data + 2 * n * (at + r), turns, times, by[r, 0], scale.mantissa_of(wide), scale.down(wide),
+                weight.ctypes.data, scale.mantissa_of(to), scale.down(to), bias.ctypes.data, scale.mantissa_of(add),
+                scale.down(add), y.ctypes.data + 4 * n * r,
+            )  # fmt: skip
+        for r in range(count):
+            by[r, 0] = scale.ratio_of(max(by[r, 0], 1), qmax, whole, policy)
+        for r in range(count):
+            i = at + r
+            into = q.ctypes.data + q.itemsize * n * i
+            narrowed(y.ctypes.data + 4 * n * r, turns, by[r, 0], NEVER, into, q.itemsize)
+            made[i] = scale.multiply(by[r, 2], by[r, 0])
+
+
+def _norm_rows(x: Any, weight: Any, bias: Any, gain: int, of_bias: int, q: Any, made: Any, qmax: int, policy: int,
+               exact: int, first: int, last: int) -> None:  # fmt: skip
+    normed(x, weight, bias, gain, of_bias, q, made, qmax, policy, exact, first, last)
 
 
 norm_rows: Any = kernel(_norm_rows, "propagate.l1_norm.rows")
