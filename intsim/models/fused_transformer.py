@@ -24,7 +24,7 @@ from intsim.numerics import Rounding, int16, uint8
 from intsim.ops.propagate import WHOLE, Centring, Probabilities, _cpu_rows as rows
 from intsim.ops.propagate._cpu_rows import embed_rows, rescale_rows
 
-# int8 [layers, slots, columns, heads, width], packed scales [layers, slots, columns, heads]; twice
+# int8 [layers, slots, columns, heads, width], packed scales [layers, slots, heads, whole registers of columns]; twice
 Keys = tuple[Array, Array, Array, Array]
 # the attentions of a layer: its name and the linear maps that the layer has of it
 PARTS = ("self", ("key", "value", "query", "out")), ("cross", ("query", "out"))
@@ -56,18 +56,19 @@ class FusedState(State):
     def plain(self) -> State:
         """The same as the general way keeps it."""
 
-        def unpacked(part: Keys | None, columns: int | None) -> list[tuple[Array, ...]]:
+        def unpacked(part: Keys | None, columns: int) -> list[tuple[Array, ...]]:
             if part is None:
                 return []
             made: list[list[Array]] = [[] for _ in part[0]]
             for q, packed in (part[:2], part[2:]):
-                scale = packed[:, self.slots, :columns]
+                scale = packed[:, self.slots, :, :columns].swapaxes(2, 3)
                 mantissa, exponent = (scale & 0xFFFFFFFF).astype(np.int32), (scale >> 32).astype(np.int16)
                 for layer, *arrays in zip(made, q[:, self.slots, :columns], mantissa, exponent, strict=True):
                     layer += arrays
             return [tuple(layer) for layer in made]
 
-        return State(self.seen, self.ids, unpacked(self.sources, None), unpacked(self.own, self.length))
+        sources = 0 if self.sources is None else self.sources[0].shape[2]
+        return State(self.seen, self.ids, unpacked(self.sources, sources), unpacked(self.own, self.length))
 
 
 def _at(part: Keys | None, slots: Array) -> Keys | None:
@@ -132,7 +133,7 @@ class FusedTransformer(IntegerTransformer):
                 maps += [f"{place}.{each}" for each in wanted]
                 norms.append(f"{name}.{part}_norm")
                 p = self._steps[f"{place}.attention"].kernel_record(h=self.shape.heads, m=1, t=1, c=1, d=1)
-                heads.append(attention.head_arguments(p.polynomial, self.shape.heads)[0])
+                heads.append(attention.head_arguments(p.polynomial, self.shape.heads))
             maps += [f"{name}.feed_up", f"{name}.feed_down"]
             norms.append(f"{name}.feed_norm")
         norms.append(f"{side}_norm")
@@ -151,18 +152,21 @@ class FusedTransformer(IntegerTransformer):
         z, scale = np.empty((ids.size, self.shape.width), np.int32), np.empty(ids.size, np.int64)
         embed_rows(ids.reshape(-1), places.reshape(-1), *self._tables, z, scale, *self._embed, 0, ids.size)
         made = Rows(np.empty(z.shape, np.int16), np.empty(ids.size, np.int64))
-        rescale_rows(z, scale, *made, 32767, self._policy, 0, 0, ids.size)
+        rescale_rows(z, scale, *made, self._policy, 0, 0, ids.size)
         return made
 
-    def _through(self, side: tuple[Array, ...], x: Rows, own: Keys, slots: Array, stop: Array, places: Array,
+    def _through(self, side: tuple[Array, ...], x: Rows, own: Keys, slots: Array, stop: Array, first: int,
                  sources: Keys, seen: Array) -> Rows:  # fmt: skip
+        """x: the tokens of each text from its column ``first`` on."""
         made = Rows(np.empty(x.q.shape, np.int8), np.empty(len(x.q), np.int64))
-        layers.layer_rows(*x, *side, *own, slots, stop, places, *sources, seen, *self._behind, *made)
+        places = _places(own, slots, first, first + stop.shape[1])
+        layers.layer_rows(*x, *side, *own, slots, stop, *places, *sources, seen, *self._behind, *made)
         return made
 
     def _keys(self, number: int, texts: int, columns: int) -> Keys:
-        scale = number, texts, columns, self.shape.heads
-        q = *scale, self.shape.head_width
+        shape = self.shape
+        scale = number, texts, shape.heads, attention.whole_registers(columns)
+        q = number, texts, columns, shape.heads, shape.head_width
         return np.empty(q, np.int8), np.empty(scale, np.int64), np.empty(q, np.int8), np.empty(scale, np.int64)
 
     # -- texts ---------------------------------------------------------------------------------------
@@ -180,14 +184,15 @@ class FusedTransformer(IntegerTransformer):
         self._check_ids(ids)
         count = len(ids)
         slots, stop = np.arange(count, dtype=np.int32), np.array(np.broadcast_to(lengths[:, None], ids.shape))
-        every, keys, sources = np.arange(ids.size), self._keys(1, *ids.shape), self._keys(self.shape.layers, *ids.shape)
-        memory = self._through(self._encoder, self._embedded(ids, 0), keys, slots, stop, every, self._none, stop)
+        keys, sources = self._keys(1, *ids.shape), self._keys(self.shape.layers, *ids.shape)
+        memory = self._through(self._encoder, self._embedded(ids, 0), keys, slots, stop, 0, self._none, stop)
+        places, spots = _places(sources, slots, 0, ids.shape[1])
         h, d = self.shape.heads, self.shape.head_width
         for i in range(self.shape.layers):
             for part, q, scale in (("key", *sources[:2]), ("value", *sources[2:])):
-                of_layer = self._maps[f"decoder.{i}.cross_attention.{part}"].numbers
-                into = q[i].reshape(-1, h, d), scale[i].reshape(-1, h)
-                linear.rescaled_rows(*memory, of_layer, *into, every, 127, self._policy, 0, 0, len(every))
+                of_layer, apart = self._maps[f"decoder.{i}.cross_attention.{part}"].numbers, scale.shape[-1]
+                into = q[i].reshape(-1, h, d), scale[i].reshape(-1)
+                linear.rescaled_rows(*memory, of_layer, *into, places, spots, apart, self._policy, 0, 0, len(places))
         return FusedState(lengths, np.zeros((count, 0), np.int32), slots=slots, sources=sources)
 
     def step(self, state: State, ids: Array, *, last: bool = False, see: Observer | None = None) -> Any:
@@ -229,27 +234,32 @@ class FusedTransformer(IntegerTransformer):
         state.ids = np.concatenate([state.ids, ids], axis=1)
         stop = np.array(np.broadcast_to(np.arange(before + 1, before + new + 1, dtype=np.int32), ids.shape))
         seen = np.array(np.broadcast_to(state.seen[:, None], ids.shape))
-        own, columns = self._grown(state)
-        places = state.slots[:, None].astype(np.int64) * columns + np.arange(before, state.length)
+        own = self._grown(state)
         sources = self._none if state.sources is None else state.sources
-        x = self._through(
-            self._decoder, self._embedded(ids, before), own, state.slots, stop, places.reshape(-1), sources, seen
-        )
+        x = self._through(self._decoder, self._embedded(ids, before), own, state.slots, stop, before, sources, seen)
         if last and new > 1:
             x = Rows(*(np.ascontiguousarray(a[new - 1 :: new]) for a in x))
         return x
 
-    def _grown(self, state: FusedState) -> tuple[Keys, int]:
-        """The cache of keys and values with room for all tokens, and how many columns it has."""
+    def _grown(self, state: FusedState) -> Keys:
+        """The cache of keys and values, with room for all tokens."""
         old = state.own
         if old is None:
             state.own = self._keys(self.shape.layers, len(state.slots), max(ROOM, state.length))
         elif old[0].shape[2] < state.length:
             state.own = self._keys(*old[0].shape[:2], max(2 * old[0].shape[2], state.length))
-            for a, b in zip(state.own, old, strict=True):
-                a[:, :, : b.shape[2]] = b
+            for part in (0, 2):
+                state.own[part][:, :, : old[0].shape[2]] = old[part]
+                state.own[part + 1][..., : old[1].shape[3]] = old[part + 1]
         assert state.own is not None
-        return state.own, state.own[0].shape[2]
+        return state.own
+
+
+def _places(keys: Keys, slots: Array, first: int, last: int) -> tuple[Array, Array]:
+    """Where keys and values of the columns [first, last) of each slot go, and the scales of their first head."""
+    columns, (heads, padded) = keys[0].shape[2], keys[1].shape[2:]
+    which, own = slots[:, None].astype(np.int64), np.arange(first, last)
+    return (which * columns + own).reshape(-1), (which * (heads * padded) + own).reshape(-1)
 
 
 def opened(model: PropagatedModel, backend: str = "cpu") -> IntegerTransformer:

@@ -1,7 +1,7 @@
 """Attention with propagated scales on the CPU: one query and head at a time, over its visible keys alone.
 
-Serves TIES_TO_AWAY, weights of 8 bits whose sum stays in the scale. Products are vector instructions; the
-weights follow ``propagate.polynomial`` step by step, but every ratio is divided once and kept.
+Serves TIES_TO_AWAY, weights of 8 bits whose sum stays in the scale. The weights follow ``propagate.polynomial``
+step by step, with the keys of a head in the lanes of a register, and the heads where a head has one number.
 """
 
 from __future__ import annotations
@@ -12,143 +12,88 @@ import numpy as np
 
 from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel, portable
-from intsim.composites.attention import _cpu_vectors as vectors_of_keys
-from intsim.ops.propagate import _cpu_scale as scale, _cpu_vectors as vectors
-from intsim.ops.propagate._cpu_rows import packed, unpack
+from intsim.composites.attention import _cpu_vectors as keys
+from intsim.ops.propagate import WHOLE, _cpu_scale as scale, _cpu_vectors as vectors
+from intsim.ops.propagate._cpu_rows import AT_ONCE, packed, unpack
 from intsim.scalar import scale as program
-from intsim.ops.propagate.polynomial import TOP
-
-QMAX = 255
 
 
-def head_arguments(p: Any, heads: int) -> tuple[Any, ...]:
-    """The record of ``propagate.polynomial`` as ``attend_rows`` takes it.
+def head_arguments(p: Any, heads: int) -> Any:
+    """The record of ``propagate.polynomial`` as ``attend_rows`` takes it: int64 [6, heads, padded to whole registers].
 
-    int64 [6, heads]: b, its packed scale, the root of delta, its packed scale, that of the root itself, the root of
-    the width; then numbers.
+    b, its packed scale, the root of delta, its packed scale, that of the root itself, the root of the width.
     """
+    made = np.resize(np.array([[0], [scale.ONE]]), (6, -(-heads // AT_ONCE) * AT_ONCE))
 
     def each(name: str) -> Any:
         return np.resize(getattr(p, name), heads)
 
-    parts = [
-        part
-        for name in ("b", "delta_root")
-        for part in (each(name), packed(each(f"{name}_mantissa"), each(f"{name}_exponent")))
-    ]
-    whole = [program.of_integer(max(int(n), 1)) for n in parts[2]]
+    for row, name in ((0, "b"), (2, "delta_root")):
+        made[row, :heads] = each(name)
+        made[row + 1, :heads] = packed(each(f"{name}_mantissa"), each(f"{name}_exponent"))
+    whole = [program.of_integer(max(int(n), 1)) for n in made[2, :heads]]
     of_root = each("delta_root_mantissa"), each("delta_root_exponent")
-    parts.append(
-        np.array([packed(*program.quotient(*n, int(m), int(e))) for n, m, e in zip(whole, *of_root, strict=True)])
-    )
-    parts.append(np.resize(packed(p.root_mantissa, p.root_exponent), heads))
-    return np.array(parts, np.int64), int(p.degree), int(p.policy)
-
-
-@portable
-def _ratios(values: Any, slot: Int, seen: Int, low: Any, into: Any) -> None:
-    """What brings the values of ``seen`` keys to the lowest of their scales, by heads; that scale in ``low``."""
-    heads, half = low.shape[0], into.shape[2]
-    for h in range(heads):
-        low[h] = values[slot, 0, h]
-        for j in range(1, seen):
-            low[h] = min(low[h], values[slot, j, h])
-    for h in range(heads):
-        for j in range(seen):
-            by = scale.quotient(low[h], values[slot, j, h])
-            into[h, 0, j], into[h, 1, j] = scale.mantissa_of(by), scale.down(by)
-
-
-@portable
-def _matched(query: Any, keys: Any, slot: Int, seen: Int, head: Any, into: Any, by: Any) -> None:
-    """What brings scores, b and the root of delta to one scale: ``into`` for scores, and in ``by`` of each head
-    that scale, b and the root brought to it."""
-    heads = by.shape[0]
-    for h in range(heads):
-        own = scale.multiply(query[h], head[5, h])
-        by[h, 0] = own
-        low = keys[slot, 0, h]
-        for j in range(1, seen):
-            low = min(low, keys[slot, j, h])
-        by[h, 1] = min(scale.multiply(own, low), head[1, h], head[3, h])
-    for h in range(heads):
-        s = by[h, 1]
-        by[h, 2] = scale.apply(head[0, h], scale.quotient(s, head[1, h]))
-        by[h, 3] = max(np.int64(1), scale.apply(head[2, h], scale.quotient(s, head[3, h])))
-    for h in range(heads):
-        own, s = by[h, 0], by[h, 1]
-        for j in range(seen):
-            to = scale.quotient(s, scale.multiply(own, keys[slot, j, h]))
-            into[h, 0, j], into[h, 1, j] = scale.mantissa_of(to), scale.down(to)
-
-
-@portable
-def _floor(head: Any, h: Int, s: Int, to: Int, degree: Int) -> Int:
-    """Delta on the scale of the weights; s: the scale of scores, to: what brought them to TOP."""
-    step = scale.multiply(head[4, h], scale.multiply(s, to))
-    power = step
-    for _ in range(1, degree):
-        power = scale.multiply(power, step)
-    return scale.apply(np.int64(1), power)
+    made[4, :heads] = [packed(*program.quotient(*n, int(m), int(e))) for n, m, e in zip(whole, *of_root, strict=True)]
+    made[5] = packed(p.root_mantissa, p.root_exponent)
+    return made
 
 
 @portable
 def attended(q: Any, q_scale: Any, k: Any, k_scale: Any, v: Any, v_scale: Any, slots: Any, stop: Any,
              head: Any, degree: Int, policy: Int, z: Any, made: Any, first: Int, last: Int) -> None:  # fmt: skip
-    """Texts [first, last): all arrays begin with texts. Packed scales: [texts, tokens, heads], [slots, columns, heads].
+    """Texts [first, last): all arrays begin with texts.
 
-    slots: int32, the number of a text's keys and values. z: int32 [texts * tokens, heads * width of a head].
+    Packed scales: [texts, tokens, heads] of q; [slots, heads, columns, padded to WHOLE] of k and v. slots: int32, the
+    number of a text's keys and values. z: int32 [texts * tokens, heads * width of a head].
     """
     lanes, tokens, heads, c, d = vectors.lanes(), q.shape[1], q.shape[2], q.shape[3], v.shape[3]
-    columns = k.shape[1]
-    width = -(-columns // lanes) * lanes
-    t, low, by = np.zeros((heads, width), np.int32), np.empty(heads, np.int64), np.empty((heads, 6), np.int64)
-    of_keys, of_values = np.full((heads, 2, width), 30, np.int64), np.full((heads, 2, width), 30, np.int64)
-    total, apart = np.empty(heads, np.int64), 8 * width
-    top, whole = scale.of_integer(np.int64(TOP)), scale.of_integer(np.int64(QMAX))
+    columns, padded, wide = k.shape[1], k_scale.shape[2], head.shape[1]
+    t, by = np.zeros((heads, padded), np.int32), np.full((9, wide), scale.ONE, np.int64)
+    of_head, count, known = head.ctypes.data, wide // AT_ONCE, by[0].ctypes.data
+    query, low_key, low_value, own, match, shift, floor, top, total = [known + 8 * wide * i for i in range(9)]
     for b in range(first, last):
-        slot, known = np.int64(slots[b]), np.int64(0)
+        slot, before = np.int64(slots[b]), np.int64(0)
         for i in range(tokens):
             seen, row = np.int64(stop[b, i]), z.ctypes.data + 4 * (b * tokens + i) * heads * d
             turns = (seen + lanes - 1) // lanes
             for h in range(heads):
-                vectors_of_keys.scores(
+                by[0, h] = q_scale[b, i, h]
+                if seen != before:
+                    of_h = 8 * padded * (slot * heads + h)
+                    by[1, h] = keys.lowest(k_scale.ctypes.data + of_h, seen)
+                    by[2, h] = keys.lowest(v_scale.ctypes.data + of_h, seen)
+                keys.scores(
                     q.ctypes.data + ((b * tokens + i) * heads + h) * c, k.ctypes.data + (slot * columns * heads + h) * c,
-                    heads * c, seen, c // (2 * lanes), t.ctypes.data + 4 * width * h,
+                    heads * c, seen, c // (2 * lanes), t.ctypes.data + 4 * padded * h,
                 )  # fmt: skip
-            if seen != known:
-                _ratios(v_scale, slot, seen, low, of_values)
-                known = seen
-            _matched(q_scale[b, i], k_scale, slot, seen, head, of_keys, by)
+            before = seen
+            keys.matched(
+                count, query, low_key, of_head, of_head + 8 * wide, of_head + 16 * wide, of_head + 24 * wide,
+                of_head + 40 * wide, own, match, shift, floor,
+            )  # fmt: skip
             for h in range(heads):
-                at, ratios = t.ctypes.data + 4 * width * h, of_keys.ctypes.data + 2 * apart * h
-                by[h, 4] = max(by[h, 3], vectors_of_keys.shifted(at, ratios, apart, seen, turns, by[h, 2]))
+                at, of_keys = t.ctypes.data + 4 * padded * h, k_scale.ctypes.data + 8 * padded * (slot * heads + h)
+                by[7, h] = max(by[6, h], keys.shifted(at, seen, turns, by[5, h], of_keys, by[3, h], by[4, h]))
+            keys.topped(count, top, match, of_head + 32 * wide, of_head + 16 * wide, top, floor, policy, degree)
             for h in range(heads):
-                by[h, 4] = scale.ratio_of(by[h, 4], np.int64(TOP), top, policy)
-                by[h, 5] = _floor(head, h, by[h, 1], by[h, 4], degree) if head[2, h] else np.int64(0)
-            for h in range(heads):
-                at, ratios = t.ctypes.data + 4 * width * h, of_values.ctypes.data + 2 * apart * h
-                by[h, 5] = vectors_of_keys.weighed(
-                    at, seen, turns, scale.mantissa_of(by[h, 4]), scale.down(by[h, 4]), degree, by[h, 5],
-                    ratios, apart, total.ctypes.data + 8 * h,
+                at, of_values = t.ctypes.data + 4 * padded * h, v_scale.ctypes.data + 8 * padded * (slot * heads + h)
+                by[7, h] = keys.weighed(
+                    at, seen, turns, scale.mantissa_of(by[7, h]), scale.down(by[7, h]), degree, by[6, h],
+                    of_values, by[2, h], total + 8 * h,
                 )  # fmt: skip
+            keys.last(count, top, total, low_value, top, total, policy)
             for h in range(heads):
-                by[h, 5] = scale.ratio_of(max(by[h, 5], np.int64(1)), np.int64(QMAX), whole, policy)
-                made_of = scale.multiply(scale.of_integer(max(total[h], np.int64(1))), low[h])
-                by[h, 1] = scale.multiply(made_of, by[h, 5])
-            for h in range(heads):
-                at = t.ctypes.data + 4 * width * h
-                vectors.brought(at, turns, scale.mantissa_of(by[h, 5]), scale.down(by[h, 5]))
-                vectors_of_keys.mixed(
+                at = t.ctypes.data + 4 * padded * h
+                vectors.brought(at, turns, scale.mantissa_of(by[7, h]), scale.down(by[7, h]))
+                keys.mixed(
                     at, v.ctypes.data + (slot * columns * heads + h) * d, heads * d, seen, d // lanes, row + 4 * h * d
                 )
-            lowest = by[0, 1]
+            lowest = by[8, 0]
             for h in range(1, heads):
-                lowest = min(lowest, by[h, 1])
+                lowest = min(lowest, by[8, h])
+            keys.joined(count, total, own, lowest)
             for h in range(heads):
-                by[h, 0] = scale.quotient(lowest, by[h, 1])
-            for h in range(heads):
-                vectors.brought(row + 4 * h * d, d // lanes, scale.mantissa_of(by[h, 0]), scale.down(by[h, 0]))
+                vectors.brought(row + 4 * h * d, d // lanes, scale.mantissa_of(by[3, h]), scale.down(by[3, h]))
             made[b, i] = lowest
 
 
@@ -174,11 +119,22 @@ def stacked(x: Any, out: Any, p: Any) -> None:
     def scales(mantissa: Any, exponent: Any) -> Any:
         return texts(packed(mantissa, exponent), 2)
 
+    def by_heads(mantissa: Any, exponent: Any) -> Any:
+        given = scales(mantissa, exponent).swapaxes(1, 2)
+        made = np.full((*given.shape[:2], whole_registers(given.shape[2])), scale.ONE, np.int64)
+        made[..., : given.shape[2]] = given
+        return made
+
     q, k, v = (texts(a, 3) for a in (x.q, x.k, x.v))
-    of_q, of_k, of_v = (scales(*parts) for parts in (x[1:3], x[4:6], x[7:9]))
+    of_q, of_k, of_v = scales(*x[1:3]), by_heads(*x[4:6]), by_heads(*x[7:9])
     given = (q, of_q, k, of_k, v, of_v, np.arange(len(q), dtype=np.int32), texts(x.stop, 1))
     z, made = out.z.reshape(-1, *out.z.shape[-3:]), np.empty((len(q), x.q.shape[-3]), np.int64)
-    head = head_arguments(p.polynomial, q.shape[2])
+    how = head_arguments(p.polynomial, q.shape[2]), int(p.polynomial.degree), int(p.polynomial.policy)
     work = q.size * k.shape[1] // 8
-    shared_out(lambda first, last: attend_rows(*given, *head, z, made, first, last), len(q), work)
+    shared_out(lambda first, last: attend_rows(*given, *how, z, made, first, last), len(q), work)
     unpack(made.reshape(out.mantissa.shape), out.mantissa, out.exponent)
+
+
+def whole_registers(columns: int) -> int:
+    """So many scales does a head have of ``columns`` keys."""
+    return -(-columns // WHOLE) * WHOLE

@@ -5,13 +5,15 @@ Arrays of a number a key are as long as whole registers of int32; what lies behi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 
 from intsim.backends.vectors import I8, I16, I32, I64, Loop
 from intsim.compiling import instructions
-from intsim.ops.propagate._cpu_vectors import LOW, Rows, on_rows
+from intsim.ops.propagate._cpu_scale import ONE, Scales, each
+from intsim.ops.propagate._cpu_vectors import Rows, on_rows
 
 
 def _scores(v: Rows, q: Any, k: Any, apart: Any, count: Any, turns: Any, out: Any) -> None:
@@ -48,68 +50,109 @@ def _mixed(v: Rows, weights: Any, values: Any, apart: Any, count: Any, turns: An
     columns.end([build.add(value, I64(v.rung.lanes)), build.add(into, I64(4 * v.rung.lanes))])
 
 
-def _by_keys(v: Rows, x: Any, ratios: Any, apart: Any) -> Any:
-    """int32 by a ratio each: mantissas at ``ratios``, shifts ``apart`` bytes behind them, int64."""
+def _by_keys(v: Rows, x: Any, scales: Any, ratio: Callable[[Scales, Any], Any]) -> Any:
+    """int32 by a ratio each, which follows from its key's scale."""
     build, half = v.builder, v.rung.lanes // 2
-    magnitude, made = v.magnitude(x), []
+    s, magnitude, made = Scales(build, v.wide), v.magnitude(x), []
     for first in (0, half):
-        part = v.shuffle(magnitude, magnitude, range(first, first + half))
-        at = v.at(ratios, 8 * first)
-        mantissa = build.and_(v.load(at, v.wide), v.wide_constant(LOW))
-        shift = v.load(build.add(at, apart), v.wide)
-        step = build.shl(v.wide_constant(1), build.sub(shift, v.wide_constant(1)))
-        product = build.mul(build.zext(part, v.wide), mantissa)
-        made.append(build.trunc(build.lshr(build.add(product, step), shift), ir.VectorType(I32, half)))
+        part = build.zext(v.shuffle(magnitude, magnitude, range(first, first + half)), v.wide)
+        by = ratio(s, v.load(v.at(scales, 8 * first), v.wide))
+        made.append(build.trunc(s.scaled(part, by), ir.VectorType(I32, half)))
     return v.with_sign(v.shuffle(*made, range(2 * half)), x)
 
 
-def _visible(v: Rows, value: Any, key: Any, count: Any) -> Any:
-    """0 from the key of number ``count`` on; ``key``: int32, that of the first lane."""
-    build = v.builder
-    keys = build.add(v.splat(key), ir.Constant(v.type, list(range(v.rung.lanes))))
-    return build.select(build.icmp_signed("<", keys, v.splat(build.trunc(count, I32))), value, v.constant(0))
+def _visible(v: Rows, value: Any, key: Any, count: Any, other: Any) -> Any:
+    """``other`` from the key of number ``count`` on; ``key``: that of the first lane."""
+    build, of = v.builder, value.type
+    keys = build.add(v.splat(build.trunc(key, of.element), of.count), ir.Constant(of, list(range(of.count))))
+    return build.select(build.icmp_signed("<", keys, v.splat(build.trunc(count, of.element), of.count)), value, other)
 
 
-def _shifted(v: Rows, t: Any, ratios: Any, apart: Any, count: Any, turns: Any, shift: Any) -> Any:
-    """Scores by their ratios, plus ``shift``, not below 0, in place; the largest."""
+def _lowest(v: Rows, scales: Any, count: Any) -> Any:
+    """The smallest of ``count`` >= 1 scales."""
+    build, each = v.builder, v.wide.count
+    most = v.wide_constant(2**62)
+    turns = build.lshr(build.add(count, I64(each - 1)), I64(each.bit_length() - 1))
+    loop = Loop(build, turns, [scales, I64(0), most])
+    at, key, low = loop.values
+    low = Scales(build, v.wide).smaller(low, _visible(v, v.load(at, v.wide), key, count, most))
+    loop.end([v.at(at, 8 * each), build.add(key, I64(each)), low])
+    return v.call(f"llvm.vector.reduce.smin.v{each}i64", I64, low)
+
+
+def _shifted(v: Rows, t: Any, count: Any, turns: Any, shift: Any, scales: Any, query: Any, match: Any) -> Any:
+    """Scores brought to the scale ``match``, plus ``shift``, not below 0, in place; the largest.
+
+    scales: of the keys; that of a score is its key's by ``query``.
+    """
     build = v.builder
-    b = v.splat(build.trunc(shift, I32))
-    loop = Loop(build, turns, [t, ratios, I32(0), v.constant(0)])
-    at, by, key, top = loop.values
-    r = v.more(build.add(_by_keys(v, v.load(at), by, apart), b), v.constant(0))
-    r = _visible(v, r, key, count)
+    b, query, match = v.splat(build.trunc(shift, I32)), v.spread(query), v.spread(match)
+    loop = Loop(build, turns, [t, scales, I64(0), v.constant(0)])
+    at, each, key, top = loop.values
+    r = _by_keys(v, v.load(at), each, lambda s, of_key: s.quotient(match, s.multiply(query, of_key)))
+    r = _visible(v, v.more(build.add(r, b), v.constant(0)), key, count, v.constant(0))
     v.store(r, at)
     step, top = 4 * v.rung.lanes, v.more(r, top)
-    loop.end([v.at(at, step), v.at(by, 2 * step), build.add(key, I32(v.rung.lanes)), top])
+    loop.end([v.at(at, step), v.at(each, 2 * step), build.add(key, I64(v.rung.lanes)), top])
     return v.largest(top)
 
 
 def _weighed(v: Rows, t: Any, count: Any, turns: Any, by: Any, down: Any, degree: Any, floor: Any,
-             ratios: Any, apart: Any, total_at: Any) -> Any:  # fmt: skip
+             scales: Any, low: Any, total_at: Any) -> Any:  # fmt: skip
     """int32 by one ratio, to the power ``degree`` >= 1, plus ``floor``: below 2**31; their sum goes to ``total_at``.
 
-    Then by their ratios, in place; the largest.
+    Then brought to the scale of the value that is the ``low``est, in place; the largest.
     """
     build, ratio = v.builder, v.ratio(by, down)
-    least = v.splat(build.trunc(floor, I32))
-    loop = Loop(build, turns, [t, ratios, I32(0), v.wide_constant(0), v.constant(0)])
+    least, low = v.splat(build.trunc(floor, I32)), v.spread(low)
+    loop = Loop(build, turns, [t, scales, I64(0), v.wide_constant(0), v.constant(0)])
     at, each, key, total, top = loop.values
     r = v.applied(v.load(at), ratio)
     powers = Loop(build, degree, [v.constant(1)])
     power = build.mul(powers.values[0], r)
     powers.end([power])
-    weight = _visible(v, build.add(power, least), key, count)
+    weight = _visible(v, build.add(power, least), key, count, v.constant(0))
     total = build.add(total, build.add(*v.halves(weight)))
-    weight = _by_keys(v, weight, each, apart)
+    weight = _by_keys(v, weight, each, lambda s, of_value: s.quotient(low, of_value))
     v.store(weight, at)
     step, top = 4 * v.rung.lanes, v.more(weight, top)
-    loop.end([v.at(at, step), v.at(each, 2 * step), build.add(key, I32(v.rung.lanes)), total, top])
+    loop.end([v.at(at, step), v.at(each, 2 * step), build.add(key, I64(v.rung.lanes)), total, top])
     whole = v.call(f"llvm.vector.reduce.add.v{v.wide.count}i64", I64, total)
     build.store(whole, build.inttoptr(total_at, I64.as_pointer()))
     return v.largest(top)
 
 
+def _matched(s: Scales, query: Any, low: Any, b: Any, of_b: Any, root: Any, of_root: Any, of_width: Any) -> Any:
+    """The scale of a query by the root of the width; the one that scores, b and the root of delta are brought to;
+    b and that root, at least 1, on it. low: the smallest of the keys' scales."""
+    own = s.multiply(query, of_width)
+    match = s.smaller(s.smaller(s.multiply(own, low), of_b), of_root)
+    floor = s.larger(s.apply(root, s.quotient(match, of_root)), s.number(1))
+    return own, match, s.apply(b, s.quotient(match, of_b)), floor
+
+
+def _topped(s: Scales, top: Any, match: Any, of_whole: Any, root: Any, policy: Any, degree: Any) -> Any:
+    """What brings scores to 7 bits, and delta on the scale of their power; 0 where its ``root`` is."""
+    build, to = s.builder, s.ratio_of(top, 7, policy)
+    step = s.multiply(of_whole, s.multiply(match, to))
+    powers = Loop(build, build.extract_element(degree, I32(0)), [s.number(ONE)])
+    power = s.multiply(powers.values[0], step)  # by 1 it is itself
+    powers.end([power])
+    return to, build.select(build.icmp_signed("==", root, s.number(0)), s.number(0), s.scaled(s.number(1), power))
+
+
+def _last(s: Scales, top: Any, total: Any, low: Any, policy: Any) -> Any:
+    """What brings weights to 8 bits, and the scale of their products with values."""
+    by = s.ratio_of(top, 8, policy)
+    return by, s.multiply(s.multiply(s.of_integer(s.larger(total, s.number(1))), low), by)
+
+
 scores = instructions(on_rows(_scores), 6)
 mixed = instructions(on_rows(_mixed), 6)
-shifted = instructions(on_rows(_shifted), 6)
+lowest = instructions(on_rows(_lowest), 2)
+shifted = instructions(on_rows(_shifted), 7)
 weighed = instructions(on_rows(_weighed), 10)
+matched = each(_matched, 7, 4, 0)
+topped = each(_topped, 4, 2, 2)
+last = each(_last, 3, 2, 1)
+joined = each(lambda s, scale, low: (s.quotient(low, scale),), 1, 1, 1)

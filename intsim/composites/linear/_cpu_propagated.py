@@ -16,7 +16,7 @@ import numpy as np
 from intsim.compiling import Int, kernel, portable
 from intsim.ops.matmul import _cpu_tile as tiles
 from intsim.ops.propagate import _cpu_scale as scale, _cpu_vectors as vectors
-from intsim.ops.propagate._cpu_rows import NEVER, narrowed, packed
+from intsim.ops.propagate._cpu_rows import AT_ONCE, NEVER, narrowed, packed
 
 TOGETHER = 48  # rows that share a panel of an output layer: whole tiles on every machine
 STEPS, ABOUT, START, LEAST, DEPTH, PANELS, WEIGHT, BIAS, FIELDS = range(9)  # a layer's numbers
@@ -75,9 +75,14 @@ _sizes_of_a_tile: Any = kernel(_sizes, "linear.propagated.sizes")
 
 @portable
 def room(depth: Int, columns: Int, groups: Int) -> tuple[Any, Any, Any]:
-    """Scratch for a tile of layers of at most ``depth`` steps, ``columns`` with those of the last panel, ``groups``."""
+    """Scratch for a tile of layers of at most ``depth`` steps, ``columns`` with those of the last panel, ``groups``.
+
+    The last holds numbers of a tile's rows: their scale, what brings product and bias to one scale, that, then for
+    each group what brings it to the type of the result; then for each group its scale.
+    """
     rows = tiles.rows_of_pairs()
-    return np.zeros((rows, 4 * depth), np.uint8), np.empty((rows, columns), np.int32), np.empty((rows, 5 + groups), np.int64)
+    numbers = np.zeros((4 + 2 * groups, AT_ONCE), np.int64)
+    return np.zeros((rows, 4 * depth), np.uint8), np.empty((rows, columns), np.int32), numbers
 
 
 @portable
@@ -113,86 +118,81 @@ def product(x: Any, top: Int, count: Int, numbers: Any, words: Any, acc: Any) ->
 
 
 @portable
-def matched(of_x: Int, numbers: Any, into: Any) -> None:
-    """The scale of the sum of product and bias, and what brings the two to it."""
-    own, of_bias = scale.multiply(of_x, numbers[WEIGHT]), numbers[BIAS]
-    match = min(own, of_bias)
-    by, other = scale.quotient(match, own), scale.quotient(match, of_bias)
-    into[0], into[1] = scale.mantissa_of(by), scale.down(by)
-    into[2], into[3] = scale.mantissa_of(other), scale.down(other)
-    into[4] = match
-
-
-@portable
-def finished(z: Int, about: Int, turns: Int, relu: Int, by: Any) -> Int:
-    """``propagate.bias`` of the row at ``z``, in place, by what ``matched`` made; the largest."""
-    if by[0] == 2**30 and by[1] == 30:  # 1
+def finished(z: Int, about: Int, turns: Int, relu: Int, own: Int, other: Int) -> Int:
+    """``propagate.bias`` of the row at ``z``, in place: ratios of the product and of the bias; the largest."""
+    m, s, o, d = scale.mantissa_of(own), scale.down(own), scale.mantissa_of(other), scale.down(other)
+    if own == scale.ONE:
         if relu:
-            return vectors.finished_relu(z, about, turns, by[0], by[1], by[2], by[3])
-        return vectors.finished(z, about, turns, by[0], by[1], by[2], by[3])
+            return vectors.finished_relu(z, about, turns, m, s, o, d)
+        return vectors.finished(z, about, turns, m, s, o, d)
     if relu:
-        return vectors.moved_relu(z, about, turns, by[0], by[1], by[2], by[3])
-    return vectors.moved(z, about, turns, by[0], by[1], by[2], by[3])
+        return vectors.moved_relu(z, about, turns, m, s, o, d)
+    return vectors.moved(z, about, turns, m, s, o, d)
 
 
 @portable
-def rescaled(x: Any, of_x: Any, numbers: Any, q: Any, made: Any, places: Any, qmax: Int, policy: Int, relu: Int,
-             first: Int, last: Int, words: Any, acc: Any, by: Any) -> None:  # fmt: skip
-    """The layer's result rescaled, each of its groups by itself.
+def multiplied(x: Any, of_x: Any, at: Int, count: Int, numbers: Any, groups: Int, turns: Int, relu: Int,
+               words: Any, acc: Any, by: Any) -> None:  # fmt: skip
+    """The layer's result for rows from ``at``, in ``acc``; the largest of each of its groups of ``turns`` registers."""
+    product(x, at, count, numbers, words, acc)
+    for r in range(count):
+        by[0, r] = of_x[at + r]
+    own, n = by.ctypes.data, turns * vectors.lanes()
+    scale.matched_product(
+        1, own, own + 8 * AT_ONCE, own + 16 * AT_ONCE, own + 24 * AT_ONCE, numbers[WEIGHT], numbers[BIAS]
+    )
+    for r in range(count):
+        for g in range(groups):
+            z, about = acc.ctypes.data + 4 * (r * acc.shape[1] + g * n), 4 * vectors.CHANNEL * g * n
+            by[4 + g, r] = finished(z, numbers[ABOUT] + about, turns, relu, by[1, r], by[2, r])
 
-    x: int8 [rows, k]. places: where a row goes in q [.., groups, width of a group]. words, acc, by: ``room``.
+
+@portable
+def rescaled(x: Any, of_x: Any, numbers: Any, q: Any, made: Any, places: Any, spots: Any, apart: Int, policy: Int,
+             relu: Int, first: Int, last: Int, words: Any, acc: Any, by: Any) -> None:  # fmt: skip
+    """The layer's result rescaled to int8, each of its groups by itself.
+
+    x: int8 [rows, k]. places: where a row goes in q [.., groups, width of a group]. spots: where the scale of its
+    first group goes in ``made``; those of the others, ``apart`` each. words, acc, by: ``room``.
     """
-    rows, lanes, (groups, n) = tiles.rows_of_pairs(), vectors.lanes(), q.shape[1:]
-    turns, least, whole = n // lanes, 0 if relu else NEVER, scale.of_integer(qmax)
+    rows, (groups, n) = tiles.rows_of_pairs(), q.shape[1:]
+    turns, least, data = n // vectors.lanes(), 0 if relu else NEVER, by.ctypes.data
     for at in range(first, last, rows):
         count = min(rows, last - at)
-        product(x, at, count, numbers, words, acc)
+        multiplied(x, of_x, at, count, numbers, groups, turns, relu, words, acc, by)
+        for g in range(groups):
+            top = data + 8 * AT_ONCE * (4 + g)
+            scale.narrowing8(1, top, data + 24 * AT_ONCE, top, top + 8 * AT_ONCE * groups, policy)
         for r in range(count):
-            matched(of_x[at + r], numbers, by[r])
-        for r in range(count):
+            into, spot = q.ctypes.data + np.int64(places[at + r]) * groups * n, np.int64(spots[at + r])
             for g in range(groups):
-                z, about = acc.ctypes.data + 4 * (r * acc.shape[1] + g * n), 4 * vectors.CHANNEL * g * n
-                by[r, 5 + g] = finished(z, numbers[ABOUT] + about, turns, relu, by[r])
-        for r in range(count):
-            for g in range(groups):
-                by[r, 5 + g] = scale.ratio_of(max(by[r, 5 + g], 1), qmax, whole, policy)
-        for r in range(count):
-            place = np.int64(places[at + r])
-            for g in range(groups):
-                z, into = acc.ctypes.data + 4 * (r * acc.shape[1] + g * n), q.ctypes.data + (place * groups + g) * n
-                narrowed(z, turns, by[r, 5 + g], least, into, 1)
-                made[place, g] = scale.multiply(by[r, 4], by[r, 5 + g])
+                narrowed(acc.ctypes.data + 4 * (r * acc.shape[1] + g * n), turns, by[4 + g, r], least, into + g * n, 1)
+                made[spot + g * apart] = by[4 + groups + g, r]
 
 
 @portable
-def summed(stream: Any, of_stream: Any, x: Any, of_x: Any, numbers: Any, q: Any, made: Any, left: Int, qmax: Int,
-           policy: Int, first: Int, last: Int, words: Any, acc: Any, by: Any) -> None:  # fmt: skip
+def summed(stream: Any, of_stream: Any, x: Any, of_x: Any, numbers: Any, q: Any, made: Any, left: Int, policy: Int,
+           first: Int, last: Int, words: Any, acc: Any, by: Any) -> None:  # fmt: skip
     """The layer's result added to the int16 ``stream``, and rescaled to int16. ``q`` may be ``stream`` itself."""
-    rows, n = tiles.rows_of_pairs(), q.shape[1]
-    turns, whole = n // vectors.lanes(), scale.of_integer(qmax)
+    rows, n, data = tiles.rows_of_pairs(), q.shape[1], by.ctypes.data
+    turns, own, other, match, top = n // vectors.lanes(), data, data + 16 * AT_ONCE, data + 24 * AT_ONCE, data + 32 * AT_ONCE
     for at in range(first, last, rows):
         count = min(rows, last - at)
-        product(x, at, count, numbers, words, acc)
+        multiplied(x, of_x, at, count, numbers, 1, turns, 0, words, acc, by)
         for r in range(count):
-            matched(of_x[at + r], numbers, by[r])
+            by[0, r] = of_stream[at + r] + (left << 32)
+        scale.matched(1, own, match, own, other, match)
         for r in range(count):
-            finished(acc.ctypes.data + 4 * r * acc.shape[1], numbers[ABOUT], turns, 0, by[r])
-        for r in range(count):
-            own, other = of_stream[at + r] + (left << 32), by[r, 4]
-            match = min(own, other)
-            by[r, 0], by[r, 1], by[r, 4] = scale.quotient(match, own), scale.quotient(match, other), match
-        for r in range(count):
-            z, own, other = acc.ctypes.data + 4 * r * acc.shape[1], by[r, 0], by[r, 1]
-            by[r, 5] = vectors.matched16(
-                stream.ctypes.data + 2 * n * (at + r), left, scale.mantissa_of(own), scale.down(own),
-                z, 0, scale.mantissa_of(other), scale.down(other), z, turns,
+            z = acc.ctypes.data + 4 * r * acc.shape[1]
+            by[4, r] = vectors.matched16(
+                stream.ctypes.data + 2 * n * (at + r), left, scale.mantissa_of(by[0, r]), scale.down(by[0, r]),
+                z, 0, scale.mantissa_of(by[2, r]), scale.down(by[2, r]), z, turns,
             )  # fmt: skip
-        for r in range(count):
-            by[r, 5] = scale.ratio_of(max(by[r, 5], 1), qmax, whole, policy)
+        scale.narrowing16(1, top, match, top, match, policy)
         for r in range(count):
             i = at + r
-            narrowed(acc.ctypes.data + 4 * r * acc.shape[1], turns, by[r, 5], NEVER, q.ctypes.data + 2 * n * i, 2)
-            made[i] = scale.multiply(by[r, 4], by[r, 5])
+            narrowed(acc.ctypes.data + 4 * r * acc.shape[1], turns, by[4, r], NEVER, q.ctypes.data + 2 * n * i, 2)
+            made[i] = by[3, r]
 
 
 def _plain_rows(x: Any, of_x: Any, numbers: Any, z: Any, made: Any, first: int, last: int) -> None:
@@ -201,21 +201,17 @@ def _plain_rows(x: Any, of_x: Any, numbers: Any, z: Any, made: Any, first: int, 
     words, acc, by = room(numbers[DEPTH], numbers[PANELS] * tiles.width(), 1)
     for at in range(first, last, rows):
         count = min(rows, last - at)
-        product(x, at, count, numbers, words, acc)
+        multiplied(x, of_x, at, count, numbers, 1, acc.shape[1] // vectors.lanes(), 0, words, acc, by)
         for r in range(count):
-            matched(of_x[at + r], numbers, by[r])
-        for r in range(count):
-            into = acc.ctypes.data + 4 * r * acc.shape[1]
-            finished(into, numbers[ABOUT], acc.shape[1] // vectors.lanes(), 0, by[r])
-            made[at + r] = by[r, 4]
+            made[at + r] = by[3, r]
             for j in range(n):
                 z[at + r, j] = acc[r, j]
 
 
-def _rescaled_rows(x: Any, of_x: Any, numbers: Any, q: Any, made: Any, places: Any, qmax: int, policy: int, relu: int,
-                   first: int, last: int) -> None:  # fmt: skip
+def _rescaled_rows(x: Any, of_x: Any, numbers: Any, q: Any, made: Any, places: Any, spots: Any, apart: int,
+                   policy: int, relu: int, first: int, last: int) -> None:  # fmt: skip
     words, acc, by = room(numbers[DEPTH], numbers[PANELS] * tiles.width(), q.shape[1])
-    rescaled(x, of_x, numbers, q, made, places, qmax, policy, relu, first, last, words, acc, by)
+    rescaled(x, of_x, numbers, q, made, places, spots, apart, policy, relu, first, last, words, acc, by)
 
 
 def _best_rows(x: Any, numbers: Any, least: Any, best: Any, first: int, last: int) -> None:
