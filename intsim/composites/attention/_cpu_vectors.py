@@ -37,17 +37,26 @@ def _scores(v: Rows, q: Any, k: Any, apart: Any, count: Any, turns: Any, out: An
 
 
 def _mixed(v: Rows, weights: Any, values: Any, apart: Any, count: Any, turns: Any, out: Any) -> None:
-    """The int32 sum of ``count`` >= 1 rows of int8, each times its int32 weight below 2**15."""
-    build = v.builder
+    """The int32 sum of ``count`` >= 1 rows of int8, each times its int32 weight from 0 to 2**15, two rows a turn.
+
+    The weight behind the last is 0 where ``count`` is odd.
+    """
+    build, lanes = v.builder, v.rung.lanes
+    twice = [pick for column in range(lanes) for pick in (column, column + lanes)]
     columns = Loop(build, turns, [values, out])
     value, into = columns.values
-    keys = Loop(build, count, [value, weights, v.constant(0)])
-    at, weight, total = keys.values
-    # the upper halves of a weight are 0, so those of the values do not count
-    total = v.add_pairs(total, v.widened(at, I8), v.splat(v.load(weight, I32)))
-    keys.end([build.add(at, apart), build.add(weight, I64(4)), total])
+    pairs = Loop(build, build.lshr(build.add(count, I64(1)), I64(1)), [value, weights, I64(1), v.constant(0)])
+    at, weight, key, total = pairs.values
+    other = build.select(build.icmp_signed("<", key, count), build.add(at, apart), at)
+    rows = v.shuffle(*(v.load(row, v.narrow(I8)) for row in (at, other)), twice)
+    both = build.load(build.inttoptr(weight, I64.as_pointer()))
+    both.align = 4
+    both = build.trunc(build.or_(both, build.lshr(both, I64(16))), I32)  # below 2**15: the upper half of the first is 0
+    total = v.add_pairs(total, v.cast(build.sext(rows, v.of(I16)), I32), v.splat(both))
+    step = build.mul(apart, I64(2))
+    pairs.end([build.add(at, step), build.add(weight, I64(8)), build.add(key, I64(2)), total])
     v.store(total, into)
-    columns.end([build.add(value, I64(v.rung.lanes)), build.add(into, I64(4 * v.rung.lanes))])
+    columns.end([build.add(value, I64(lanes)), build.add(into, I64(4 * lanes))])
 
 
 def _by_keys(v: Rows, x: Any, scales: Any, ratio: Callable[[Scales, Any], Any]) -> Any:
