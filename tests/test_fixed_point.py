@@ -11,6 +11,7 @@ from exact import EXACT, HALF
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intsim import constants
 from intsim.numerics import Rounding, Scaling
 from intsim.scalar import fixed_point as scalar_fixed
 from intsim.scalar import tflite as scalar_tflite
@@ -104,3 +105,9 @@ def test_lookup_is_that_of_the_spec(index_bits: int) -> None:
     values = np.unique(np.clip(np.arange(-32768, 32768 + 97, 97) + np.array([[0], [1]]), -32768, 32767))
     want = tflite.lookup(values, table, index_bits).tolist()
     assert [int(scalar_tflite.lookup(v, table, index_bits)) for v in values] == want
+
+
+def test_constants_encode_what_stands_beside_them() -> None:
+    assert len(constants.PAIRS) >= 11
+    for raw, real, fraction_bits in constants.PAIRS:
+        assert abs(raw - real * 2.0**fraction_bits) <= 1
