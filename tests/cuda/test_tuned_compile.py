@@ -14,6 +14,10 @@ if UNCOMPILED or SIMULATED:
     pytest.skip("the simulator compiles nothing; the compiled job runs this", allow_module_level=True)
 
 from intsim.backends.cuda_compile import build
+from intsim.binding import bind, kernel_view
+from intsim.composites.attention import _cuda_fused as attention
+from intsim.composites.linear import _cuda_programs as programs
+from intsim.composites.residual import _cuda_ibert as residual
 from intsim.ops.activation import _cuda_table as table
 from intsim.ops.layernorm import _cuda_ibert as layernorm
 from intsim.ops.matmul import (
@@ -25,22 +29,42 @@ from intsim.ops.matmul import (
 )
 from intsim.ops.matmul._cuda_result import Result
 from intsim.ops.requantize import _cuda_single_rounding as requantize
-from intsim.ops.softmax import _cuda_ibert as softmax
+from intsim.ops.softmax import _cuda_ibert as softmax, gemmlowp, ibert, polynomial
+from intsim.params import record
+from intsim.records import fields_class
+from intsim.registry import get
 
 HOPPER, AMPERE = (9, 0), (8, 0)
 
 
-def shipped() -> Iterator[tuple[Any, int, tuple[int, int]]]:
-    """(kernel, number of arguments, compute capability)."""
+def as_kernels_take_it(name: str) -> tuple[Any, Any, Any]:
+    """(x, out, p) of the first example of an op."""
+    op = get(name)
+    arrays, p = next(iter(op.examples().values()))
+    bound = bind(op, arrays, p)
+    made = [np.empty(port.shape(p, bound.size), port.storage(p)) for port in op.outputs]
+    x = fields_class(*(port.name for port in op.inputs))(*map(kernel_view, bound.arrays))
+    return x, fields_class(*(port.name for port in op.outputs))(*made), record(p, bound.size)
+
+
+def shipped() -> Iterator[tuple[Any, Any, tuple[int, int]]]:
+    """(kernel, its arguments or the number of int64s that they are, compute capability)."""
     for tile in (*gemm.WGMMA_TILES, gemm.WIDE):
         for result in (Result(fours=True), Result(8)):
-            yield wgmma.kernel(tile, True, True, result), 10, HOPPER
-    yield wgmma.kernel(gemm.WGMMA_TILES[0], True, True, Result()), 10, HOPPER
-    yield wgmma.kernel(gemm.WGMMA_TILES[0], False, True, Result(8, False)), 10, HOPPER
+            yield wgmma.kernel(tile, True, True, result), (*(0,) * 10, ()), HOPPER
+    yield wgmma.kernel(gemm.WGMMA_TILES[0], True, True, Result()), (*(0,) * 10, ()), HOPPER
+    yield wgmma.kernel(gemm.WGMMA_TILES[0], False, True, Result(8, False)), (*(0,) * 10, ()), HOPPER
     for tile in gemm.MMA_TILES:
         for result in (Result(), Result(8), Result(adds=True)):
-            yield mma.kernel(tile, True, True, result), 11, AMPERE
-    yield mma.kernel(gemm.MMA_TILES[0], False, False, Result(paired=False)), 11, HOPPER
+            yield mma.kernel(tile, True, True, result), (*(0,) * 11, ()), AMPERE
+    yield mma.kernel(gemm.MMA_TILES[0], False, False, Result(paired=False)), (*(0,) * 11, ()), HOPPER
+    for layer in ("double_rounding", "float32_bias", "float32_result", "tabulated"):
+        x, _, p = as_kernels_take_it(f"linear.{layer}")
+        result = Result(32 if layer == "float32_result" else 8, finish=getattr(programs, layer).finish)
+        if layer in ("double_rounding", "float32_bias"):
+            yield wgmma.kernel(gemm.FINISHED, True, True, result), (*(0,) * 10, (x, p)), HOPPER
+        else:
+            yield mma.kernel(gemm.MMA_TILES[0], True, True, result), (*(0,) * 11, (x, p)), AMPERE
     yield vector.kernel(True, True), 6, HOPPER
     yield operands._unpacked_rows(True, False), 4, AMPERE
     yield requantize._kernel(True), 7, AMPERE
@@ -55,10 +79,21 @@ def shipped() -> Iterator[tuple[Any, int, tuple[int, int]]]:
     for bits in (16, 32):
         yield layernorm._kernel(8, bits, 4), 6, AMPERE
 
+    yield residual._kernel, (*as_kernels_take_it("residual.ibert"), 0, 0), AMPERE
+    for variant, steps, shape, capability in (
+        ("ibert", ibert.STEPS, (1, 2, 2, False), HOPPER),
+        ("gemmlowp", gemmlowp.STEPS, (2, 2, 2, False), AMPERE),
+        ("polynomial", polynomial.STEPS, (2, 4, 4, True), HOPPER),
+    ):
+        _, p = next(iter(get(f"attention.{variant}").examples().values()))
+        of_place = ((0,) * attention.AXES,) * 6
+        made = attention.kernel(steps, variant, *shape)
+        yield made, (*(0,) * 10, *of_place, record(p, {"t": 5, "d": 2})), capability
+
 
 @pytest.mark.parametrize(("kernel", "arguments", "capability"), list(shipped()), ids=lambda x: getattr(x, "name", None))
-def test_no_register_is_spilled_and_no_product_waits(kernel: Any, arguments: int, capability: tuple[int, int]) -> None:
-    made = build(kernel, (0,) * arguments, capability)
+def test_no_register_is_spilled_and_no_product_waits(kernel: Any, arguments: Any, capability: tuple[int, int]) -> None:
+    made = build(kernel, (0,) * arguments if isinstance(arguments, int) else arguments, capability)
     assert made.spilled == 0, made.log
     assert made.stack == 0, made.log
     assert "C75" not in made.log  # the linker's notes that wgmma is done one after the other: C7509, C7515

@@ -16,6 +16,7 @@ from intsim.ops.activation import table
 from intsim.ops.layernorm import ibert as layernorm
 from intsim.ops.requantize import double_rounding, single_rounding as requantize
 from intsim.ops.softmax import ibert as softmax
+from intsim.registry import get
 
 if not SIMULATED:
     pytest.skip("runs kernels on the simulator; the uncompiled job does", allow_module_level=True)
@@ -146,3 +147,18 @@ def test_only_elementwise_ops_of_int32_are_compared() -> None:
     p = softmax.Params.from_scale(0.05)
     with pytest.raises(ValueError, match="elementwise"):
         exhaustive.differences(("softmax.ibert", p), ("softmax.ibert", p))
+
+
+@pytest.mark.parametrize("n", [70, 3])
+def test_residual(n: int) -> None:
+    """More rows than a block has; a constant row; a bias that saturates; a scale a column."""
+    rng, op = np.random.default_rng(8), get("residual.ibert")
+    p = op.params.from_scale(rng.uniform(0.1, 1, n) * 2.0**-17, 1)  # type: ignore[attr-defined]
+    a, b = drawn(int16, (6, n)), np.roll(drawn(int16, (6, n)), 5)
+    a[2], b[2] = 9, -9
+    given = a, b, drawn(int32, (n,))
+    where = "intsim.composites.residual._cuda_ibert:residual"
+    wanted, got = run(op, *given, p=p, backend="reference"), prepare(op, p=p, backend="cuda", tuned=where)(*given)
+    for one, other in zip(got, wanted, strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)

@@ -33,6 +33,7 @@ __all__ = [
     "shared_load_4",
     "shared_load_16",
     "shared_load_u8",
+    "shared_store_1",
     "shared_store_4",
     "shared_store_16",
     "shuffle_xor",
@@ -138,6 +139,7 @@ add_4 = instruction("red.global.add.s32 [$0], $1;", "lr")
 shared_load_u8 = instruction("ld.shared.u8 $0, [$1];", "r", "r")
 shared_load_4 = instruction("ld.shared.u32 $0, [$1];", "r", "r")
 shared_load_16 = instruction("ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];", "r", "rrrr")
+shared_store_1 = instruction("st.shared.u8 [$0], $1;", "rr")
 shared_store_4 = instruction("st.shared.u32 [$0], $1;", "rr")
 shared_store_16 = instruction("st.shared.v4.u32 [$0], {$1,$2,$3,$4};", "rrrrr")
 

@@ -37,6 +37,7 @@ __all__ = [
     "shared_load_4",
     "shared_load_16",
     "shared_load_u8",
+    "shared_store_1",
     "shared_store_4",
     "shared_store_16",
     "shuffle_xor",
@@ -206,6 +207,10 @@ def shared_load_4(address: Any) -> int:
 
 def shared_load_16(address: Any) -> tuple[int, ...]:
     return _get(shared_bytes(address, 16))
+
+
+def shared_store_1(address: Any, value: Any) -> None:
+    shared_bytes(address, 1)[0] = int(value) & 255
 
 
 def shared_store_4(address: Any, value: Any) -> None:

@@ -134,6 +134,7 @@ OP = register(
                 "cpu",
                 "intsim.ops.matmul._cpu_integer:matmul",
                 lambda p, size: p.overflow == Overflow.WRAP and _large(size),
+                keeps=True,
             ),
             Tuned(
                 "cpu",
