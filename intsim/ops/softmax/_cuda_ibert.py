@@ -22,6 +22,7 @@ from intsim.backends.cuda_intrinsics import (
     int32,
     int64,
     load_4,
+    on_device,
     store_4,
     unsigned_div,
     unsigned_high_product,
@@ -30,12 +31,57 @@ from intsim.backends.cuda_intrinsics import (
     warp_max,
     warp_sum,
 )
+from intsim.ops.softmax import Steps
 
 WARPS = 8
 
 
 def rows_a_warp(pieces: int) -> int:
     return max(1, 4 // pieces)
+
+
+# -- a number at a time, where all are int32: see ``ibert.in_int32`` -----------------------------------
+
+
+@on_device
+def exponential(d: int, z: int, step: int, base: int, extra: int) -> Any:
+    """Of d below the top, 31 steps at most; z = d // step."""
+    s = int32(int32(z * step) - d + base)
+    return unsigned_shift(int32(int32(s * s) + extra), z)
+
+
+@on_device
+def rounded_down(exp: int, total: int, reciprocal: int, out_bits: int) -> Any:
+    """The probability; reciprocal: (2**32 - 1) // total."""
+    scaled = int32(int32(exp) << out_bits)
+    quotient = unsigned_high_product(scaled, reciprocal)
+    rest = int32(scaled - int32(quotient * total))
+    return min(int32(quotient + 1) if rest >= total else quotient, int32((1 << out_bits) - 1))
+
+
+@on_device
+def _term(q: int, top: int, p: Any) -> Any:
+    step = int32(p.ln2)
+    d = unsigned_min(int32(int32(top) - int32(q)), int32(31 * step))
+    return exponential(d, unsigned_div(d, step), step, int32(p.b), int32(p.c))
+
+
+@on_device
+def _added(exp: int, p: Any) -> int:
+    return exp
+
+
+@on_device
+def _settled(total: int, seen: int, p: Any) -> tuple[int, int]:
+    return int32(total), unsigned_div(int32(-1), int32(total))
+
+
+@on_device
+def _share(exp: int, of: tuple[int, int], p: Any) -> Any:
+    return rounded_down(int32(exp), of[0], of[1], int32(p.out_bits))
+
+
+STEPS = Steps(_term, _added, _settled, _share)
 
 
 @cache
@@ -64,7 +110,7 @@ def _kernel(pieces: int, bits: int) -> Kernel:
                     if first < columns:
                         x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3] = load(q + (row * n + first) * width)
             step, by, base, extra = int32(ln2), int32(inverse), int32(b), int32(c)
-            farthest, shift, most = int32(31 * step), int32(out_bits), int32((1 << out_bits) - 1)
+            farthest, shift = int32(31 * step), int32(out_bits)
             for r in range(rows):
                 row, start = min(top_row + r, m - 1), r * count
                 seen = load_4(stop + 4 * row)
@@ -78,9 +124,7 @@ def _kernel(pieces: int, bits: int) -> Kernel:
                 top = warp_max(top)
                 for i in range(start, start + count):
                     d = unsigned_min(int32(top - int64(x[i])), farthest)
-                    z = unsigned_high_product(d, by)
-                    s = int32(int32(z * step) - d + base)
-                    x[i] = unsigned_shift(int32(int32(s * s) + extra), z)
+                    x[i] = exponential(d, unsigned_high_product(d, by), step, base, extra)
                 if seen < 128 * pieces:
                     for i in range(count):
                         if (i >> 2) * 128 + lane + (i & 3) >= seen:
@@ -91,10 +135,7 @@ def _kernel(pieces: int, bits: int) -> Kernel:
                 total = warp_sum(total)
                 reciprocal = unsigned_div(int32(-1), total)
                 for i in range(start, start + count):
-                    scaled = int32(int32(x[i]) << shift)
-                    quotient = unsigned_high_product(scaled, reciprocal)
-                    rest = int32(scaled - int32(quotient * total))
-                    x[i] = min(int32(quotient + 1) if rest >= total else quotient, most)
+                    x[i] = rounded_down(x[i], total, reciprocal, shift)
                 for i in range(pieces):
                     first, at = int32(128 * i + lane), start + 4 * i
                     if first < columns:
