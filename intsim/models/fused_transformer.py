@@ -18,8 +18,8 @@ from intsim.composites.linear import _cpu_propagated as linear
 from intsim.models.integer_transformer import IntegerTransformer, Scaled
 from intsim.models.layout import Array
 from intsim.models.transformer import Observer, State, padded
-from intsim.models.transformer_checkpoint import attentions, linear_maps
-from intsim.models.transformer_layout import PropagatedModel, check, used_norms
+from intsim.models.transformer_checkpoint import linear_maps
+from intsim.models.transformer_layout import PropagatedModel, check
 from intsim.numerics import Rounding, int16, uint8
 from intsim.ops.propagate import WHOLE, Centring, Probabilities, _cpu_rows as rows
 from intsim.ops.propagate._cpu_rows import embed_rows, rescale_rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,9 @@ def test_more_keys_than_a_piece_holds(variant: str) -> None:
 
 def test_two_blocks_of_rows_and_wide_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "row_blocks", lambda *_: 2)
-    equal("ibert", params("ibert", 2, 80, True), drawn(17, 128), drawn(2, 128, seed=1), drawn(2, 80, seed=2))
+    p = params("ibert", 2, 80, True)
+    p = replace(p, softmax=replace(p.softmax, rounding=Rounding.TIES_TO_EVEN))  # not in 32 bits
+    equal("ibert", p, drawn(17, 128), drawn(2, 128, seed=1), drawn(2, 80, seed=2))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

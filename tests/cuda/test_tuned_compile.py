@@ -29,7 +29,7 @@ from intsim.ops.matmul import (
 )
 from intsim.ops.matmul._cuda_result import Result
 from intsim.ops.requantize import _cuda_single_rounding as requantize
-from intsim.ops.softmax import _cuda_ibert as softmax, gemmlowp, ibert, polynomial
+from intsim.ops.softmax import _cuda_ibert as softmax
 from intsim.params import record
 from intsim.records import fields_class
 from intsim.registry import get
@@ -60,7 +60,7 @@ def shipped() -> Iterator[tuple[Any, Any, tuple[int, int]]]:
     yield mma.kernel(gemm.MMA_TILES[0], False, False, Result(paired=False)), (*(0,) * 11, ()), HOPPER
     for layer in ("double_rounding", "float32_bias", "float32_result", "tabulated"):
         x, _, p = as_kernels_take_it(f"linear.{layer}")
-        result = Result(32 if layer == "float32_result" else 8, finish=getattr(programs, layer).finish)
+        result = Result(32 if layer == "float32_result" else 8, finish=getattr(programs, layer).finish(p))
         if layer in ("double_rounding", "float32_bias"):
             yield wgmma.kernel(gemm.FINISHED, True, True, result), (*(0,) * 10, (x, p)), HOPPER
         else:
@@ -80,15 +80,14 @@ def shipped() -> Iterator[tuple[Any, Any, tuple[int, int]]]:
         yield layernorm._kernel(8, bits, 4), 6, AMPERE
 
     yield residual._kernel, (*as_kernels_take_it("residual.ibert"), 0, 0), AMPERE
-    for variant, steps, shape, capability in (
-        ("ibert", ibert.STEPS, (1, 2, 2, False), HOPPER),
-        ("gemmlowp", gemmlowp.STEPS, (2, 2, 2, False), AMPERE),
-        ("polynomial", polynomial.STEPS, (2, 4, 4, True), HOPPER),
+    for name, constant, shape, capability in (
+        ("ibert", (8, 0), (1, 2, 2, False), HOPPER),
+        ("gemmlowp", (), (2, 2, 2, False), AMPERE),
+        ("polynomial", (3, 8, 4), (2, 4, 4, True), HOPPER),
     ):
-        _, p = next(iter(get(f"attention.{variant}").examples().values()))
+        made = attention.kernel(attention.Variant(name, constant, name == "ibert"), (4, 1, 4, 1), *shape)
         of_place = ((0,) * attention.AXES,) * 6
-        made = attention.kernel(steps, variant, *shape)
-        yield made, (*(0,) * 10, *of_place, record(p, {"t": 5, "d": 2})), capability
+        yield made, (*(0,) * 10, *of_place, as_kernels_take_it(f"attention.{name}")[2]), capability
 
 
 @pytest.mark.parametrize(("kernel", "arguments", "capability"), list(shipped()), ids=lambda x: getattr(x, "name", None))

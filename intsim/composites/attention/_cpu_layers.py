@@ -34,9 +34,7 @@ def _attend(h: Any, of_h: Any, numbers: Any, head: Any, k: Any, of_k: Any, v: An
     )  # fmt: skip
     rows.rescaled(z, of_z.reshape(-1), h, of_h, policy, 0, 0, count)
     stream, scales = x[top : top + count], of_x[top : top + count]
-    linear.summed(
-        stream, scales, h, of_h, numbers[1], stream, scales, left, policy, 0, count, words, acc, by
-    )
+    linear.summed(stream, scales, h, of_h, numbers[1], stream, scales, left, policy, 0, count, words, acc, by)
 
 
 def _layer_rows(
@@ -83,10 +81,38 @@ def _layer_rows(
                 part, norms[n, 0], norms[n, 1], of_norms[n, 0], of_norms[n, 1], h, of_h, policy, exact, 0, count
             )
             linear.rescaled(
-                h, of_h, maps[first], into_k, own_of_k.reshape(-1), to_keys, to_scales, padded, policy, 0, 0, count, words, acc, by
+                h,
+                of_h,
+                maps[first],
+                into_k,
+                own_of_k.reshape(-1),
+                to_keys,
+                to_scales,
+                padded,
+                policy,
+                0,
+                0,
+                count,
+                words,
+                acc,
+                by,
             )
             linear.rescaled(
-                h, of_h, maps[first + 1], into_v, own_of_v.reshape(-1), to_keys, to_scales, padded, policy, 0, 0, count, words, acc, by
+                h,
+                of_h,
+                maps[first + 1],
+                into_v,
+                own_of_v.reshape(-1),
+                to_keys,
+                to_scales,
+                padded,
+                policy,
+                0,
+                0,
+                count,
+                words,
+                acc,
+                by,
             )
             _attend(
                 h, of_h, maps[first + 2 : first + 4], heads[a], own_k, own_of_k, own_v, own_of_v, slots, stop,
@@ -108,7 +134,20 @@ def _layer_rows(
             up, down = maps[first + each - 2], maps[first + each - 1]
             linear.rescaled(h, of_h, up, fed, of_fed, every, every, 1, policy, 1, 0, count, words, acc, by)
             linear.summed(
-                part, scales, fed.reshape((block, feed)), of_fed, down, part, scales, left, policy, 0, count, words, acc, by
+                part,
+                scales,
+                fed.reshape((block, feed)),
+                of_fed,
+                down,
+                part,
+                scales,
+                left,
+                policy,
+                0,
+                count,
+                words,
+                acc,
+                by,
             )
         n, a = n + (3 if crosses else 2), a + (2 if crosses else 1)
     rows.normed(x, norms[n, 0], norms[n, 1], of_norms[n, 0], of_norms[n, 1], q, made, policy, exact, 0, x.shape[0])

@@ -12,6 +12,7 @@ A hidden column is marked where its logit lies, and adds nothing, so no column m
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -31,6 +32,7 @@ from intsim.backends.cuda_intrinsics import (
     int64,
     load_4,
     load_u8,
+    on_device,
     permute,
     shared_address,
     shared_load_4,
@@ -44,7 +46,9 @@ from intsim.backends.cuda_intrinsics import (
     warp_sum_64,
 )
 from intsim.ops.requantize import single_rounding
-from intsim.ops.softmax import Steps, gemmlowp, ibert, polynomial
+from intsim.ops.requantize._cuda_single_rounding import with_rules
+from intsim.ops.softmax import Steps, _cuda_ibert, gemmlowp, ibert, polynomial
+from intsim.params import Real, kinds
 from intsim.records import fields_class
 
 AXES = 4  # of leading dimensions, after those that lie one behind another are taken as one
@@ -58,28 +62,86 @@ ONES = 0x01010101
 
 
 def with_ibert(x: Any, out: Any, p: Any, queue: Any) -> None:
-    _attend(ibert.STEPS, "ibert", x, out, p, queue)
+    constant = int(p.softmax.out_bits), int(p.softmax.rounding)
+    _attend(Variant("ibert", constant, ibert.in_int32(p.softmax, x.k.shape[-2])), x, out, p, queue)
 
 
 def with_gemmlowp(x: Any, out: Any, p: Any, queue: Any) -> None:
-    _attend(gemmlowp.STEPS, "gemmlowp", x, out, p, queue)
+    _attend(Variant("gemmlowp", ()), x, out, p, queue)
 
 
 def with_polynomial(x: Any, out: Any, p: Any, queue: Any) -> None:
-    _attend(polynomial.STEPS, "polynomial", x, out, p, queue)
+    constant = int(p.softmax.degree), int(p.softmax.out_bits), int(p.softmax.rounding)
+    _attend(Variant("polynomial", constant), x, out, p, queue)
 
 
 with_ibert_stacked, with_gemmlowp_stacked, with_polynomial_stacked = with_ibert, with_gemmlowp, with_polynomial
 
 
-def _attend(steps: Steps, name: str, x: Any, out: Any, p: Any, queue: Any) -> None:
+@dataclass(frozen=True)
+class Variant:
+    """A softmax, and what of its record a kernel is compiled for: no branch for other rules, no loop of any length.
+
+    narrow: by steps in 32 bits.
+    """
+
+    name: str
+    constant: tuple[int, ...]
+    narrow: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.constant}{'_narrow' if self.narrow else ''}"
+
+    def steps(self) -> Steps:
+        if self.narrow:
+            return _cuda_ibert.STEPS
+        steps: Steps = {"ibert": ibert, "gemmlowp": gemmlowp, "polynomial": polynomial}[self.name].STEPS
+        return steps
+
+    def with_constants(self) -> Any:
+        """``f(p)``: the record with the constants in it."""
+        if self.name == "gemmlowp":
+            return _gemmlowp_record()
+        return (_ibert_record if self.name == "ibert" else _polynomial_record)(*self.constant)
+
+
+def _ibert_record(out_bits: int, rounding: int) -> Any:
+    made = fields_class(*(n for n, k in kinds(ibert.Params).items() if not isinstance(k, Real)))
+
+    @on_device
+    def settled(p: Any) -> Any:
+        return made(p.ln2, p.b, p.c, out_bits, p.q, rounding)
+
+    return settled
+
+
+def _gemmlowp_record() -> Any:
+    @on_device
+    def settled(p: Any) -> Any:
+        return p
+
+    return settled
+
+
+def _polynomial_record(degree: int, out_bits: int, rounding: int) -> Any:
+    made = fields_class(*(n for n, k in kinds(polynomial.Params).items() if not isinstance(k, Real)))
+
+    @on_device
+    def settled(p: Any) -> Any:
+        return made(p.b, p.delta_root, degree, out_bits, p.q, rounding)
+
+    return settled
+
+
+def _attend(variant: Variant, x: Any, out: Any, p: Any, queue: Any) -> None:
     given = [aligned(a) if a is x.q or a is x.k or a is x.v else a for a in x]
     sizes, strides = walk(given, out.out.shape[:-2])
     (m, c), (t, d) = x.q.shape[-2:], x.v.shape[-2:]
     heads = out.out.size // (m * d)
     zeros = p.score.a_zero_point == 0 and not p.score.b_zero_point.any() and not p.mix.b_zero_point.any()
     blocks = row_blocks(heads * m, t, queue)
-    made = kernel(steps, name, blocks, -(-c // 32), -(-d // 64) * 2, not zeros)
+    rules = tuple(int(r) for q in (p.logit, p.out) for r in (q.rounding, q.zero_point_added))
+    made = kernel(variant, rules, blocks, -(-c // 32), -(-d // 64) * 2, not zeros)
     grid = heads * -(-m // (16 * blocks))
     where = (*(a.pointer for a in given), out.out.pointer, m, t, c, d)
     queue.launch(made, grid, THREADS, *where, sizes, *strides, queue.record, shared=shared_bytes(blocks, t))
@@ -119,13 +181,16 @@ def walk(arrays: list[Any], loop: tuple[int, ...]) -> tuple[tuple[int, ...], tup
 
 
 @cache
-def kernel(steps: Steps, name: str, blocks: int, deep: int, across: int, centred: bool) -> Kernel:  # noqa: PLR0915  # one kernel
+def kernel(variant: Variant, rules: tuple[int, ...], blocks: int, deep: int, across: int, centred: bool) -> Kernel:  # noqa: PLR0915  # one kernel
     """``f(q, k, v, stop, mask, out, m, t, c, d, sizes, strides of the five, p)``.
 
-    blocks: of 16 rows; deep: steps of 32 bytes in a row of q and k; across: blocks of 8 columns of v that a warp
-    has, of four warps; centred: some operand has a zero point. c and d are multiples of 16.
+    rules: of the logits and of the results, the rounding and when the zero point is added. blocks: of 16 rows;
+    deep: steps of 32 bytes in a row of q and k; across: blocks of 8 columns of v that a warp has, of four warps;
+    centred: some operand has a zero point. c and d are multiples of 16.
     """
+    steps, of_softmax = variant.steps(), variant.with_constants()
     term, added, settled, share = steps.term, steps.added, steps.settled, steps.share
+    of_logits, of_results = with_rules(*rules[:2]), with_rules(*rules[2:])
     requantized, acc_of = single_rounding.element, fields_class("acc")
     rows, wide = 16 * blocks, 32 * across  # wide: rows of values, transposed, with those of zeros
     of_scores, of_mix = 16 * blocks, 4 * blocks * across
@@ -134,6 +199,32 @@ def kernel(steps: Steps, name: str, blocks: int, deep: int, across: int, centred
     mix = WARP_PRODUCT(blocks, across, 4, False, True)
     dot4 = DOT4(True, True)
     chunks, turns, hidden, uncounted, axes = 2 * deep, wide // 16, HIDDEN, UNCOUNTED, AXES
+
+    @on_device
+    def logit(
+        total: int, j: int, keys: int, stop: int, shown: int, key_sums: int, of_query: int, p: Any, logits: Any
+    ) -> int:
+        """Of a score; the last column's in place of those beyond the keys."""
+        at = int32(min(j, int32(keys - 1)))
+        value = int64(total)
+        if centred:
+            of_key = p.a_zero_point * int64(shared_load_4(int32(key_sums + 4 * at)))
+            value = value - of_key - p.b_zero_point[at] * of_query
+        made = int32(requantized(0, at, acc_of(OneElement(value)), logits))
+        return made if (j < stop) & (load_u8(shown + at) != 0) else int32(hidden)
+
+    @on_device
+    def weight(of: int, highest: int, softmax: Any) -> Any:
+        """(the term, what it adds to the total)."""
+        made = int64(term(int64(of), int64(highest), softmax))
+        more = int64(added(made, softmax))
+        seen = of != hidden
+        return int32(made) if seen else int32(uncounted), more if seen else int64(0)
+
+    @on_device
+    def centred_share(of: int, of_row: Any, zero_point: int, softmax: Any) -> int:
+        made = int32(share(int64(of), of_row, softmax) - zero_point)
+        return made if of >= 0 else int32(0)
 
     def attention(  # noqa: PLR0915
         q: int, k: int, v: int, stop: int, mask: int, out: int, m: int, t: int, c: int, d: int,
@@ -213,6 +304,7 @@ def kernel(steps: Steps, name: str, blocks: int, deep: int, across: int, centred
             piece = int32(piece + 1)
         cuda.syncthreads()
 
+        logits, softmax, columns = of_logits(p.logit), of_softmax(p.softmax), int32(pieces * 128)
         row = warp
         while row < rows and top + row < m:
             seen_until = load_4(stop + 4 * (top + row))
@@ -225,45 +317,57 @@ def kernel(steps: Steps, name: str, blocks: int, deep: int, across: int, centred
                     place = int32(queries + row * 128 + (((lane >> 2) ^ (row & 7)) << 4) + (lane & 3) * 4)
                     total = dot4(shared_load_4(place), ONES, total)
                 of_query = int64(warp_sum(total)) - c * p.score.a_zero_point
-            highest, seen = int32(hidden), int32(0)
-            j = lane
-            while j < keys:
-                place, logit = int32(here + 4 * j), int32(hidden)
-                if j < seen_until and load_u8(shown + j) != 0:
-                    value = int64(shared_load_4(place))
-                    if centred:
-                        of_key = p.score.a_zero_point * int64(shared_load_4(int32(key_sums + 4 * j)))
-                        value = value - of_key - p.score.b_zero_point[j] * of_query
-                    logit = int32(requantized(0, j, acc_of(OneElement(value)), p.logit))
-                    highest, seen = int32(max(highest, logit)), int32(seen + 1)
-                shared_store_4(place, logit)
-                j = int32(j + 32)
+            highest, seen, first = int32(hidden), int32(0), lane
+            while first < columns:  # four columns at a time: their programs run side by side
+                place = int32(here + 4 * first)
+                a0, a1 = shared_load_4(place), shared_load_4(int32(place + 128))
+                a2, a3 = shared_load_4(int32(place + 256)), shared_load_4(int32(place + 384))
+                a0 = logit(a0, first, keys, seen_until, shown, key_sums, of_query, p.score, logits)
+                a1 = logit(a1, int32(first + 32), keys, seen_until, shown, key_sums, of_query, p.score, logits)
+                a2 = logit(a2, int32(first + 64), keys, seen_until, shown, key_sums, of_query, p.score, logits)
+                a3 = logit(a3, int32(first + 96), keys, seen_until, shown, key_sums, of_query, p.score, logits)
+                highest = int32(max(highest, a0, a1, a2, a3))
+                seen = int32(seen + (a0 != hidden) + (a1 != hidden) + (a2 != hidden) + (a3 != hidden))
+                shared_store_4(place, a0)
+                shared_store_4(int32(place + 128), a1)
+                shared_store_4(int32(place + 256), a2)
+                shared_store_4(int32(place + 384), a3)
+                first = int32(first + 128)
             highest, seen = warp_max(highest), warp_sum(seen)
-            sum_of_terms = int64(0)
-            j = lane
-            while j < keys:
-                place = int32(here + 4 * j)
-                logit, weight = shared_load_4(place), int32(uncounted)
-                if logit != hidden:
-                    made = int64(term(int64(logit), int64(highest), p.softmax))
-                    sum_of_terms += added(made, p.softmax)
-                    weight = int32(made)
-                shared_store_4(place, weight)
-                j = int32(j + 32)
-            of_row = settled(warp_sum_64(sum_of_terms), int64(max(seen, int32(1))), p.softmax)
-            sum_of_weights = int32(0)
-            j = lane
-            while j < pieces * 128:
-                weight = shared_load_4(int32(here + 4 * j)) if j < keys else int32(uncounted)
-                centred_share = int32(0)
-                if weight >= 0:
-                    centred_share = int32(share(int64(weight), of_row, p.softmax) - p.mix.a_zero_point)
-                    sum_of_weights = int32(sum_of_weights + centred_share)
-                place = int32(
-                    probabilities + ((j >> 7) * rows + row) * 128 + ((((j >> 4) & 7) ^ (row & 7)) << 4) + (j & 15)
-                )
-                shared_store_1(place, centred_share)
-                j = int32(j + 32)
+            sum_of_terms, first = int64(0), lane
+            while first < columns:
+                place = int32(here + 4 * first)
+                a0, a1 = shared_load_4(place), shared_load_4(int32(place + 128))
+                a2, a3 = shared_load_4(int32(place + 256)), shared_load_4(int32(place + 384))
+                a0, b0 = weight(a0, highest, softmax)
+                a1, b1 = weight(a1, highest, softmax)
+                a2, b2 = weight(a2, highest, softmax)
+                a3, b3 = weight(a3, highest, softmax)
+                sum_of_terms += b0 + b1 + b2 + b3
+                shared_store_4(place, a0)
+                shared_store_4(int32(place + 128), a1)
+                shared_store_4(int32(place + 256), a2)
+                shared_store_4(int32(place + 384), a3)
+                first = int32(first + 128)
+            sum_of_terms = warp_sum_64(sum_of_terms)
+            of_row = settled(sum_of_terms if seen > 0 else int64(1), int64(max(seen, int32(1))), softmax)
+            sum_of_weights, first = int32(0), lane
+            while first < columns:
+                place = int32(here + 4 * first)
+                a0, a1 = shared_load_4(place), shared_load_4(int32(place + 128))
+                a2, a3 = shared_load_4(int32(place + 256)), shared_load_4(int32(place + 384))
+                a0 = centred_share(a0, of_row, p.mix.a_zero_point, softmax)
+                a1 = centred_share(a1, of_row, p.mix.a_zero_point, softmax)
+                a2 = centred_share(a2, of_row, p.mix.a_zero_point, softmax)
+                a3 = centred_share(a3, of_row, p.mix.a_zero_point, softmax)
+                sum_of_weights = int32(sum_of_weights + a0 + a1 + a2 + a3)
+                line = int32(probabilities + ((first >> 7) * rows + row) * 128 + (lane & 15))
+                upper, swap = int32(lane >> 4), int32(row & 7)
+                shared_store_1(int32(line + ((upper ^ swap) << 4)), a0)
+                shared_store_1(int32(line + (((upper + 2) ^ swap) << 4)), a1)
+                shared_store_1(int32(line + (((upper + 4) ^ swap) << 4)), a2)
+                shared_store_1(int32(line + (((upper + 6) ^ swap) << 4)), a3)
+                first = int32(first + 128)
             sum_of_weights = warp_sum(sum_of_weights)
             if lane == 0:
                 shared_store_4(int32(weights + 4 * row), sum_of_weights)
@@ -318,18 +422,20 @@ def kernel(steps: Steps, name: str, blocks: int, deep: int, across: int, centred
                 shared_store_4(int32(lower + 4), mixed[4 * (across * i + j) + 3])
         cuda.syncthreads()
 
-        columns = int32(d)
+        results, width = of_results(p.out), int32(d)
         unit = thread
-        while unit < rows * columns:
-            row, column = unsigned_div(unit, columns), unsigned_rem(unit, columns)
+        while unit < rows * width:
+            row, column = unsigned_div(unit, width), unsigned_rem(unit, width)
             if top + row < m:
                 value = int64(shared_load_4(int32(scores + row * pitch + column * 4)))
                 if centred:
                     value -= p.mix.b_zero_point[column] * int64(shared_load_4(int32(weights + 4 * row)))
-                store_1(out + (top + row) * d + column, int32(requantized(0, column, acc_of(OneElement(value)), p.out)))
+                store_1(
+                    out + (top + row) * d + column, int32(requantized(0, column, acc_of(OneElement(value)), results))
+                )
             unit = int32(unit + 128)
 
     attention.__name__ = attention.__qualname__ = (
-        f"attention_{name}_{rows}_{32 * deep}_{wide}{'_centred' if centred else ''}"
+        f"attention_{variant}_{rules}_{rows}_{32 * deep}_{wide}{'_centred' if centred else ''}"
     )
     return Kernel(attention, launch_bounds=THREADS)

@@ -175,7 +175,13 @@ def summed(stream: Any, of_stream: Any, x: Any, of_x: Any, numbers: Any, q: Any,
            first: Int, last: Int, words: Any, acc: Any, by: Any) -> None:  # fmt: skip
     """The layer's result added to the int16 ``stream``, and rescaled to int16. ``q`` may be ``stream`` itself."""
     rows, n, data = tiles.rows_of_pairs(), q.shape[1], by.ctypes.data
-    turns, own, other, match, top = n // vectors.lanes(), data, data + 16 * AT_ONCE, data + 24 * AT_ONCE, data + 32 * AT_ONCE
+    turns, own, other, match, top = (
+        n // vectors.lanes(),
+        data,
+        data + 16 * AT_ONCE,
+        data + 24 * AT_ONCE,
+        data + 32 * AT_ONCE,
+    )
     for at in range(first, last, rows):
         count = min(rows, last - at)
         multiplied(x, of_x, at, count, numbers, 1, turns, 0, words, acc, by)

@@ -6,6 +6,8 @@ The entries are called after the variants. A layer whose requantization fits 32 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,13 +28,17 @@ from intsim.ops.requantize import (
     single_rounding as single,
     two_half_ups as half_ups,
 )
+from intsim.ops.requantize._cuda_single_rounding import with_rules
 from intsim.records import fields_class
 
 
 class _Layer:
-    """An entry ``f(x, out, record, queue)``. integer_bias: the input ``bias``, where there is one, joins the sum."""
+    """An entry ``f(x, out, record, queue)``.
 
-    def __init__(self, finish: Finish, *, integer_bias: bool = True) -> None:
+    finish(p): by the record. integer_bias: the input ``bias``, where there is one, joins the sum.
+    """
+
+    def __init__(self, finish: Callable[[Any], Finish], *, integer_bias: bool = True) -> None:
         self.finish, self._integer_bias = finish, integer_bias
 
     def __call__(self, x: Any, out: Any, p: Any, queue: Any) -> None:
@@ -41,7 +47,7 @@ class _Layer:
             none = queue.once(("no bias", n), lambda: queue.upload(np.zeros(n, np.int32)))
             joined = fields_class("a", "b", "bias")(x.a, x.b, none)
         a, b, bias = operands(joined, p.matmul, queue)
-        result = Result(8 * out[0].dtype.itemsize, finish=self.finish)
+        result = Result(8 * out[0].dtype.itemsize, finish=self.finish(p))
 
         def work(made: Any) -> None:
             product(queue, a, b, made, (bias.pointer, 0, 0, 0), result, more=(x, queue.record))
@@ -54,49 +60,66 @@ def _element(op: Op) -> Any:
     return op.program.element
 
 
-def _requantized(op: Op) -> Finish:
+def _requantized(op: Op) -> Callable[[Any], Finish]:
     element, acc_of = _element(op), fields_class("acc")
 
     @on_device
     def apply(acc: int, i: int, j: int, x: Any, p: Any) -> Any:
         return element(i, j, acc_of(OneElement(acc)), p.requantize)
 
-    return Finish(op.name, apply)
+    made = Finish(op.name, apply)
+    return lambda p: made
 
 
-def _requantized_with_bias() -> Finish:
+def _rounded_once(p: Any) -> Finish:
+    return _ruled(int(p.requantize.rounding), int(p.requantize.zero_point_added), False)
+
+
+def _looked_up(p: Any) -> Finish:
+    return _ruled(int(p.requantize.rounding), int(p.requantize.zero_point_added), True)
+
+
+@cache
+def _ruled(rounding: int, zero_point_added: int, tabulated: bool) -> Finish:
+    """requantize.single_rounding by these rules alone; tabulated: and activation.table."""
+    element, acc_of, rules = _element(single.OP), fields_class("acc"), with_rules(rounding, zero_point_added)
+    entry, byte_of = _element(tables.OP), fields_class("x", "table")
+
+    @on_device
+    def requantized(acc: int, i: int, j: int, x: Any, p: Any) -> Any:
+        return element(i, j, acc_of(OneElement(acc)), rules(p.requantize))
+
+    @on_device
+    def looked_up(acc: int, i: int, j: int, x: Any, p: Any) -> Any:
+        return entry(i, j, byte_of(OneElement(requantized(acc, i, j, x, p)), x.table), p.table)
+
+    name = f"{single.OP.name}_{rounding}_{zero_point_added}" + f"_{tables.OP.name}" * tabulated
+    return Finish(name, looked_up if tabulated else requantized)
+
+
+def _requantized_with_bias() -> Callable[[Any], Finish]:
     element, given = _element(biased.OP), fields_class("acc", "bias")
 
     @on_device
     def apply(acc: int, i: int, j: int, x: Any, p: Any) -> Any:
         return element(i, j, given(OneElement(acc), x.bias), p.requantize)
 
-    return Finish(biased.OP.name, apply)
+    made = Finish(biased.OP.name, apply)
+    return lambda p: made
 
 
-def _dequantized() -> Finish:
+def _dequantized() -> Callable[[Any], Finish]:
     element, given = _element(dequantize.OP), fields_class(*(port.name for port in dequantize.OP.inputs))
 
     @on_device
     def apply(acc: int, i: int, j: int, x: Any, p: Any) -> Any:
         return element(i, j, given(OneElement(acc), x.a_scale, x.b_scale, x.real_bias), p.dequantize)
 
-    return Finish(dequantize.OP.name, apply)
+    made = Finish(dequantize.OP.name, apply)
+    return lambda p: made
 
 
-def _looked_up() -> Finish:
-    element, acc_of = _element(single.OP), fields_class("acc")
-    entry, byte_of = _element(tables.OP), fields_class("x", "table")
-
-    @on_device
-    def apply(acc: int, i: int, j: int, x: Any, p: Any) -> Any:
-        q = element(i, j, acc_of(OneElement(acc)), p.requantize)
-        return entry(i, j, byte_of(OneElement(q), x.table), p.table)
-
-    return Finish("requantize.single_rounding, activation.table", apply)
-
-
-single_rounding = _Layer(_requantized(single.OP))
+single_rounding = _Layer(_rounded_once)
 double_rounding = _Layer(_requantized(double.OP))
 two_half_ups = _Layer(_requantized(half_ups.OP))
 float32_ties_even = qlinear_matmul = _Layer(_requantized(even32.OP))
@@ -104,4 +127,4 @@ float64_ties_even = _Layer(_requantized(even64.OP))
 float64_ties_away = _Layer(_requantized(away64.OP))
 float32_bias = _Layer(_requantized_with_bias(), integer_bias=False)
 float32_result = _Layer(_dequantized())
-tabulated = _Layer(_looked_up())
+tabulated = _Layer(_looked_up)

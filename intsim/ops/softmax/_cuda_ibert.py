@@ -34,6 +34,7 @@ from intsim.backends.cuda_intrinsics import (
     warp_max,
     warp_sum,
 )
+from intsim.ops.softmax import Steps
 
 WARPS = 8
 
@@ -44,19 +45,48 @@ def rows_a_warp(pieces: int, m: int) -> int:
     return rows if m >= rows else 1
 
 
-@on_device
-def _exponential(below: int, ln2: int, inverse: int, b: int, c: int) -> int:
-    z = unsigned_high_product(below, inverse)
-    s = int32(int32(z * ln2) - below + b)
-    return unsigned_shift(int32(int32(s * s) + c), z)
+# -- a number at a time, where all are int32: see ``ibert.in_int32`` -----------------------------------
 
 
 @on_device
-def _share(exp: int, out_bits: int, total: int, reciprocal: int) -> int:
+def exponential(d: int, z: int, step: int, base: int, extra: int) -> Any:
+    """Of d below the top, 31 steps at most; z = d // step."""
+    s = int32(int32(z * step) - d + base)
+    return unsigned_shift(int32(int32(s * s) + extra), z)
+
+
+@on_device
+def rounded_down(exp: int, total: int, reciprocal: int, out_bits: int) -> Any:
+    """The probability; reciprocal: (2**32 - 1) // total."""
     scaled = int32(int32(exp) << out_bits)
     quotient = unsigned_high_product(scaled, reciprocal)
-    rest = int32(scaled + int32(quotient * int32(-total)))
-    return int32(quotient + 1) if rest >= total else quotient
+    rest = int32(scaled + int32(quotient * int32(-total)))  # one instruction: a product and a sum
+    return min(int32(quotient + 1) if rest >= total else quotient, int32((1 << out_bits) - 1))
+
+
+@on_device
+def _term(q: int, top: int, p: Any) -> Any:
+    step = int32(p.ln2)
+    d = unsigned_min(int32(int32(top) - int32(q)), int32(31 * step))
+    return exponential(d, unsigned_div(d, step), step, int32(p.b), int32(p.c))
+
+
+@on_device
+def _added(exp: int, p: Any) -> int:
+    return exp
+
+
+@on_device
+def _settled(total: int, seen: int, p: Any) -> tuple[int, int]:
+    return int32(total), unsigned_div(int32(-1), int32(total))
+
+
+@on_device
+def _share(exp: int, of: tuple[int, int], p: Any) -> Any:
+    return rounded_down(int32(exp), of[0], of[1], int32(p.out_bits))
+
+
+STEPS = Steps(_term, _added, _settled, _share)
 
 
 @cache
@@ -86,7 +116,7 @@ def _kernel(pieces: int, bits: int, rows: int, whole: bool, masked: bool) -> Ker
                     if whole or at < here:
                         x[i], x[i + 1], x[i + 2], x[i + 3] = load(q + (start + r * n + at) * width)
             step, by, base, extra = int32(ln2), int32(inverse), int32(b), int32(c)
-            shift, most = int32(out_bits), int32((1 << out_bits) - 1)
+            farthest, shift = int32(31 * step), int32(out_bits)
             for r in range(rows):
                 first, seen = r * count, here
                 if masked:
@@ -99,8 +129,8 @@ def _kernel(pieces: int, bits: int, rows: int, whole: bool, masked: bool) -> Ker
                     top = int32(max(top, x[i]))
                 top = warp_max(top)
                 for i in range(first, first + count):
-                    below = unsigned_min(int32(top - int64(x[i])), int32(31 * step))
-                    x[i] = _exponential(below, step, by, base, extra)
+                    d = unsigned_min(int32(top - int64(x[i])), farthest)
+                    x[i] = exponential(d, unsigned_high_product(d, by), step, base, extra)
                 if bits == 32 and (masked or not whole):
                     for i in range(count):
                         if int32((i >> 2) * 128 + (i & 3)) >= seen:
@@ -111,7 +141,7 @@ def _kernel(pieces: int, bits: int, rows: int, whole: bool, masked: bool) -> Ker
                 total = warp_sum(total)
                 reciprocal = unsigned_div(int32(-1), total)
                 for i in range(first, first + count):
-                    x[i] = min(_share(x[i], shift, total, reciprocal), most)
+                    x[i] = rounded_down(x[i], total, reciprocal, shift)
                 for piece in range(pieces):
                     i, at = first + 4 * piece, int32(128 * piece)
                     if whole or at < here:

@@ -131,24 +131,27 @@ def _serves(p: Params, size: Mapping[str, int]) -> bool:
     return served and narrow and size["m"] * size["n"] > WORTH_TUNING
 
 
-def _largest_term(p: Params) -> int:
-    return max(p.b, p.ln2 - 1 - p.b) ** 2 + p.c
+def _largest_term(p: Any) -> int:
+    return int(max(p.b, p.ln2 - 1 - p.b) ** 2 + p.c)
 
 
 def terms_fit_int32(p: Params) -> bool:
     return _largest_term(p) < 2**31
 
 
+def in_int32(p: Any, n: int) -> bool:
+    """Whether every number of a row of n is an int32, shares and their sum included; p: Params or their record."""
+    largest = _largest_term(p)
+    return bool(p.rounding == Rounding.TOWARD_NEGATIVE and largest << p.out_bits < 2**31 and largest * n < 2**31)
+
+
 def _in_32_bits(p: Params, size: Mapping[str, int]) -> bool:
     """Whether every step fits 32 bits and a row fits a warp's registers: see ``_cuda_ibert``."""
-    largest = _largest_term(p)
     return (
-        p.rounding == Rounding.TOWARD_NEGATIVE
+        in_int32(p, size["n"])
         and p.out_bits <= 8
         and p.ln2 >= 2
         and 31 * p.ln2**2 < 2**32
-        and largest << p.out_bits < 2**31
-        and largest * size["n"] < 2**31
         and size["n"] % 4 == 0
         and size["n"] <= 1024
     )
