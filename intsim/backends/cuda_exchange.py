@@ -189,7 +189,7 @@ def empty(gpu: Gpu, shape: Sequence[int], dtype: Any, stream: int, library: str 
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    if not library and "torch" in sys.modules and CAPTURE.get() is None and gpu.capturing(stream):
+    if library not in _MAKERS and "torch" in sys.modules and CAPTURE.get() is None and gpu.capturing(stream):
         library = "torch"  # a graph of PyTorch's: what is freed here is still written to when the graph runs
     try:
         if library in _MAKERS and not gpu.simulated and CAPTURE.get() is None:  # a graph keeps memory of its own
