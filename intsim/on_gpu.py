@@ -128,6 +128,8 @@ class OnGpu:
             self._fills[key].constant = True
             if fixed:
                 weakref.finalize(a, self._fills.pop, key, None)
+            else:
+                self._fills[key].holds = (int(a.flat[0]), int(a.flat[0]))
         return cuda_exchange.received(port.name, self._fills[key], place.stream)
 
     def _run(self, bound: Bound, place: Place, wide: bool = False) -> tuple[DeviceArray, ...]:

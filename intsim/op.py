@@ -119,6 +119,8 @@ class Tuned:
     """A faster implementation that must equal the program. ``where`` is imported only when used.
 
     leading: it takes all leading dimensions at once, where they would be calls of their own.
+    keeps: it keeps what it makes of constant inputs (backend "cpu", where it is called with a fourth argument, the
+        call's ``Kept``).
     capability: the least compute capability of a GPU that it runs on (backend "cuda", where it is called
         with a fourth argument, the ``Queue`` that it launches on).
     strided: with ``leading``, on a GPU: leading dimensions come as they lie, repeated ones with a stride of 0.
@@ -130,6 +132,7 @@ class Tuned:
     where: str  # "module:function", called as function(x, out, record)
     serves: Callable[[Any, Mapping[str, int]], bool]  # (params, dims): what it was written for
     leading: bool = False
+    keeps: bool = False
     capability: tuple[int, int] = (7, 0)
     strided: bool = False
     not_simulated: str = ""

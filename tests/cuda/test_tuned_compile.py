@@ -69,8 +69,13 @@ def shipped() -> Iterator[tuple[Any, Any, tuple[int, int]]]:
     yield operands._unpacked_rows(True, False), 4, AMPERE
     yield requantize._kernel(True), 7, AMPERE
     yield table._kernel, 5, AMPERE
-    for pieces in (1, 2, 8):
-        yield softmax._kernel(pieces, 32), 10, AMPERE
+    for pieces, rows, whole, masked in (
+        (1, 4, True, False),
+        (1, 4, False, True),
+        (4, 1, True, True),
+        (8, 1, False, False),
+    ):
+        yield softmax._kernel(pieces, 32, rows, whole, masked), 10, AMPERE
     for bits in (16, 32):
         yield layernorm._kernel(8, bits, 4), 6, AMPERE
 
@@ -92,6 +97,37 @@ def test_no_register_is_spilled_and_no_product_waits(kernel: Any, arguments: Any
     assert made.stack == 0, made.log
     assert "C75" not in made.log  # the linker's notes that wgmma is done one after the other: C7509, C7515
     assert "wgmma" not in kernel.name or "wgmma.mma_async" in made.ptx
+
+
+@pytest.mark.parametrize("fours", [1, 2])
+def test_sums_that_saturate_stay_in_registers(fours: int) -> None:
+    from intsim.numerics import IntType, Overflow
+    from intsim.ops.matmul import _cuda_saturating as saturating
+    from intsim.ops.matmul.integer import Params
+    from intsim.params import record
+    from intsim.records import fields_class
+
+    x = fields_class("a", "b", "bias")(np.zeros((1, 1), np.int8), np.zeros((1, 1), np.int8), np.zeros(1, np.int32))
+    out = fields_class("acc")(np.zeros((1, 1), np.int16))
+    p = record(Params(acc=IntType(16), overflow=Overflow.SATURATE), {"m": 1, "n": 1, "k": 1})
+    made = build(saturating.kernel(fours), (x, out, p, 0), HOPPER)
+    assert made.spilled == 0, made.log
+    assert made.stack <= 4 * 16 * fours**2, made.log  # what they begin and end with, and not the sums themselves
+
+
+def test_two_forms_on_one_accumulator_stay_in_registers() -> None:
+    from intsim.analysis import exhaustive
+    from intsim.analysis._cuda_exhaustive import comparison
+    from intsim.numerics import Rounding
+    from intsim.ops.requantize import double_rounding, single_rounding
+
+    away = "requantize.single_rounding", single_rounding.Params(3, 40, rounding=Rounding.TIES_TO_AWAY)
+    double = "requantize.double_rounding", double_rounding.Params(3, 40)
+    for one, other in ((away, double), (away, away)):
+        forms = exhaustive._form(*one, False), exhaustive._form(*other, True)
+        said = f"{forms[0][1]} {forms[1][1]}"
+        made = build(comparison(forms[0][0], forms[1][0], said, least=False), (np.zeros(2, np.int64), 0, 0), HOPPER)
+        assert (made.spilled, made.stack) == (0, 0), made.log
 
 
 def test_a_serialised_product_is_noted() -> None:

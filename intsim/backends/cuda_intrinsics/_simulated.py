@@ -50,7 +50,10 @@ __all__ = [
     "unsigned_min",
     "unsigned_rem",
     "unsigned_shift",
-    "warp_meets",
+    "wait_for_kernels_before",
+    "warp_max",
+    "warp_meet",
+    "warp_sum",
 ]
 
 _LOCK = threading.Lock()
@@ -322,5 +325,19 @@ def count_lanes(value: Any) -> int:
     return result
 
 
-def warp_meets() -> None:
-    collective(0, lambda given: given)
+def wait_for_kernels_before() -> None:
+    pass  # every launch is over when it returns
+
+
+def warp_max(x: Any) -> int:
+    result: int = collective(int32(x), lambda given: [max(given)] * len(given))
+    return result
+
+
+def warp_sum(x: Any) -> int:
+    result: int = collective(int32(x), lambda given: [int32(sum(given))] * len(given))
+    return result
+
+
+def warp_meet() -> None:
+    collective(None, lambda given: given)

@@ -87,7 +87,7 @@ def examples() -> dict[str, Any]:
 
 
 def _serves(p: Params, size: Mapping[str, int]) -> bool:
-    return p.k == 0 and p.x.bits <= 16 and p.dtype == int32 and size["m"] * size["n"] > WORTH_TUNING
+    return p.k == 0 and p.dtype == int32 and size["m"] * size["n"] > WORTH_TUNING
 
 
 OP = register(

@@ -19,7 +19,7 @@ from intsim.backends.cuda_intrinsics import (
     store_4,
     unsigned_div,
     unsigned_rem,
-    warp_meets,
+    warp_meet,
 )
 from intsim.ops.matmul._cuda_result import Result
 
@@ -42,7 +42,7 @@ def finisher(row_blocks: int, column_blocks: int, result: Result) -> Any:
         acc: Any, lane: int, scratch: int, top: int, left: int, out: int, m: int, n: int, added: int, more: Any
     ) -> None:
         to_shared(acc, int32(scratch + lane * 16), int32(512))
-        warp_meets()
+        warp_meet()
         unit = lane
         while unit < units:
             row, four = unsigned_div(unit, int32(fours)), unsigned_rem(unit, int32(fours))
@@ -78,6 +78,6 @@ def finisher(row_blocks: int, column_blocks: int, result: Result) -> Any:
                     if first + 3 < n:
                         store_4(to + 12, int32(q3))
             unit = int32(unit + 32)
-        warp_meets()  # the memory is free again
+        warp_meet()  # the memory is free again
 
     return finish

@@ -123,11 +123,12 @@ def examples() -> dict[str, Any]:
 
 
 def _serves(p: Params, size: Mapping[str, int]) -> bool:
-    """8 bits rounded down, and constants with which every exponential stays below 2**23."""
+    """8 bits rounded down or to even, and constants with which every exponential stays below 2**23."""
     largest = max(p.b, p.ln2) ** 2 + p.c
     narrow = p.ln2 <= 2**11 and largest < 2**23 and p.b**2 + p.c >= 2**8
-    default = p.out_bits == 8 and p.rounding == Rounding.TOWARD_NEGATIVE
-    return default and narrow and size["m"] * size["n"] > WORTH_TUNING
+    to_even = p.rounding == Rounding.TIES_TO_EVEN and largest * size["n"] < 2**31
+    served = p.out_bits == 8 and (p.rounding == Rounding.TOWARD_NEGATIVE or to_even)
+    return served and narrow and size["m"] * size["n"] > WORTH_TUNING
 
 
 def _largest_term(p: Any) -> int:
@@ -170,7 +171,7 @@ OP = register(
         examples=examples,
         tuned=(
             Tuned("cpu", "intsim.ops.softmax._cpu_ibert:softmax", _serves),
-            Tuned("cuda", "intsim.ops.softmax._cuda_ibert:softmax", _in_32_bits),
+            Tuned("cuda", "intsim.ops.softmax._cuda_ibert:softmax", _in_32_bits, capability=(8, 0)),
         ),
         oracle=Oracle(
             params=lambda scale: Params.from_scale(scale, rounding=Rounding.TIES_TO_EVEN, out_bits=12),
