@@ -107,7 +107,7 @@ def test_embed(seed: int, rows: int, registers: int) -> None:
 @FEW
 def test_attention(seed: int, rows: int, registers: int) -> None:
     draw = np.random.default_rng(seed)
-    (texts, keys, heads), c, d = (draw.integers(1, 4), draw.integers(1, 9), draw.integers(1, 4)), 32, 16 * registers
+    (texts, keys, heads), c, d = (draw.integers(1, 4), draw.integers(1, 9), draw.integers(1, 7)), 32, 32 * registers
 
     def operand(tokens: int, width: int) -> Any:
         q = integers(draw, (texts, tokens, heads, width), -127, 127, np.int8)
@@ -152,7 +152,7 @@ def test_fused_linear_layers(seed: int, rows: int, registers: int) -> None:
         relu = int(draw.integers(2))
         q, made = np.empty((rows, groups, n // groups), np.int8), np.empty((rows, groups), np.int64)
         places = draw.permutation(rows)
-        fused.rescaled_rows(x, of_x, layer.numbers, q, made.reshape(-1), places, groups * places, 1, int(policy), relu, 0, rows)
+        fused.rescaled_rows(x, of_x, layer.numbers, q, made.reshape(-1), places, groups * places, fused.HEADS, int(policy), relu, 0, rows)
         how = rescale.Params(int8, policy, activation=Activation(relu))
         parts = prepare("propagate.rescale", p=how, tuned=False)(
             z.reshape(-1, n // groups), *(np.repeat(part, groups) for part in of_z)

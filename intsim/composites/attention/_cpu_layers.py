@@ -27,7 +27,7 @@ def _attend(h: Any, of_h: Any, numbers: Any, head: Any, k: Any, of_k: Any, v: An
     """The attention of texts [at, to) added to the stream; h: its rows behind the norm. numbers: of query and out."""
     tokens, heads = stop.shape[1], k.shape[2]
     count, top = (to - at) * tokens, at * tokens
-    linear.rescaled(h, of_h, numbers[0], q, of_q.reshape(-1), places, spots, 1, policy, 0, 0, count, words, acc, by)
+    linear.rescaled(h, of_h, numbers[0], q, of_q.reshape(-1), places, spots, linear.HEADS, policy, 0, 0, count, words, acc, by)
     attention.attended(
         q[:count].reshape((to - at, tokens, heads, q.shape[2])), of_q[:count].reshape((to - at, tokens, heads)),
         k, of_k, v, of_v, slots[at:to], stop[at:to], head, degree, policy, z, of_z, 0, to - at,
@@ -50,11 +50,11 @@ def _layer_rows(
     maps: int64 [maps, FIELDS], ``Layer.numbers`` in the order of use. norms: int32 [norms, 2, width], of_norms: int64
     [norms, 2], gains, then biases. heads: int64 [attentions, ..], see ``head_arguments``. k, v: the keys and values
     that the layers write, row i of the stream at ``places[i]``, and read: [layers or 1, slots, columns, heads, width
-    of a head]; their scales [layers or 1, slots, heads, columns padded], the first head's at ``spots[i]``. slots: int32 [texts]. stop: int32 [texts, tokens], how many of the columns a token sees. source_..,
+    of a head]; their scales [layers or 1, slots, groups, columns in whole registers, HEADS], the first head's at ``spots[i]``. slots: int32 [texts]. stop: int32 [texts, tokens], how many of the columns a token sees. source_..,
     seen: the same for the cross-attention, if there are any.
     """
     (texts, tokens), (_, _, _, count_of_heads, d), width = stop.shape, k.shape, x.shape[1]
-    padded = of_k.shape[3]
+    apart = of_k.shape[3] * linear.HEADS
     crosses = source_k.shape[0] > 0
     each = 8 if crosses else 6  # linear maps a layer
     most, depth, broad = max(TOGETHER // tokens, 1), np.int64(0), np.int64(0)
@@ -83,10 +83,10 @@ def _layer_rows(
                 part, norms[n, 0], norms[n, 1], of_norms[n, 0], of_norms[n, 1], h, of_h, policy, exact, 0, count
             )
             linear.rescaled(
-                h, of_h, maps[first], into_k, own_of_k.reshape(-1), to_keys, to_scales, padded, policy, 0, 0, count, words, acc, by
+                h, of_h, maps[first], into_k, own_of_k.reshape(-1), to_keys, to_scales, apart, policy, 0, 0, count, words, acc, by
             )
             linear.rescaled(
-                h, of_h, maps[first + 1], into_v, own_of_v.reshape(-1), to_keys, to_scales, padded, policy, 0, 0, count, words, acc, by
+                h, of_h, maps[first + 1], into_v, own_of_v.reshape(-1), to_keys, to_scales, apart, policy, 0, 0, count, words, acc, by
             )
             _attend(
                 h, of_h, maps[first + 2 : first + 4], heads[a], own_k, own_of_k, own_v, own_of_v, slots, stop,
@@ -106,7 +106,7 @@ def _layer_rows(
                 part, norms[last, 0], norms[last, 1], of_norms[last, 0], of_norms[last, 1], h, of_h, policy, exact, 0, count,
             )  # fmt: skip
             up, down = maps[first + each - 2], maps[first + each - 1]
-            linear.rescaled(h, of_h, up, fed, of_fed, every, every, 1, policy, 1, 0, count, words, acc, by)
+            linear.rescaled(h, of_h, up, fed, of_fed, every, every, 0, policy, 1, 0, count, words, acc, by)
             linear.summed(
                 part, scales, fed.reshape((block, feed)), of_fed, down, part, scales, left, policy, 0, count, words, acc, by
             )
