@@ -77,7 +77,7 @@ def _by_heads(v: Rows, x: Any, join: Callable[[Any, Any], Any]) -> Any:
 def _mixed(v: Rows, weights: Any, values: Any, apart: Any, count: Any, columns: Any, out: Any) -> None:
     """The int32 sum of ``count`` >= 1 rows of int8, each times its int32 weight from 0 to 2**15, two rows a turn.
 
-    Weights are HEADS apart; the one behind the last is 0 where ``count`` is odd. columns: multiples of 2 WHOLE.
+    Weights are HEADS apart. columns: a multiple of 2 WHOLE.
     """
     build, lanes = v.builder, v.rung.lanes
     together = 2 * WHOLE // lanes
@@ -88,9 +88,10 @@ def _mixed(v: Rows, weights: Any, values: Any, apart: Any, count: Any, columns: 
         build, build.lshr(build.add(count, I64(1)), I64(1)), [value, weights, I64(1), *[v.constant(0)] * together]
     )
     at, weight, key, *totals = pairs.values
-    other = build.select(build.icmp_signed("<", key, count), build.add(at, apart), at)
+    two = build.icmp_signed("<", key, count)
+    other = build.select(two, build.add(at, apart), at)
     pair = [build.load(build.inttoptr(v.at(weight, 4 * HEADS * i), I32.as_pointer())) for i in (0, 1)]
-    both = v.splat(build.or_(pair[0], build.shl(pair[1], I32(16))))
+    both = v.splat(build.or_(pair[0], build.select(two, build.shl(pair[1], I32(16)), I32(0))))
     for i in range(together):
         rows = v.shuffle(*(v.load(v.at(row, lanes * i), v.narrow(I8)) for row in (at, other)), twice)
         totals[i] = v.add_pairs(totals[i], v.cast(build.sext(rows, v.of(I16)), I32), both)
