@@ -152,7 +152,20 @@ def test_fused_linear_layers(seed: int, rows: int, registers: int) -> None:
         relu = int(draw.integers(2))
         q, made = np.empty((rows, groups, n // groups), np.int8), np.empty((rows, groups), np.int64)
         places = draw.permutation(rows)
-        fused.rescaled_rows(x, of_x, layer.numbers, q, made.reshape(-1), places, groups * places, fused.HEADS, int(policy), relu, 0, rows)
+        fused.rescaled_rows(
+            x,
+            of_x,
+            layer.numbers,
+            q,
+            made.reshape(-1),
+            places,
+            groups * places,
+            fused.HEADS,
+            int(policy),
+            relu,
+            0,
+            rows,
+        )
         how = rescale.Params(int8, policy, activation=Activation(relu))
         parts = prepare("propagate.rescale", p=how, tuned=False)(
             z.reshape(-1, n // groups), *(np.repeat(part, groups) for part in of_z)
@@ -165,9 +178,7 @@ def test_fused_linear_layers(seed: int, rows: int, registers: int) -> None:
     of_stream = of_stream[0], np.clip(of_stream[1], -2000, 2000)
     q16, made = np.empty((rows, n), np.int16), np.empty(rows, np.int64)
     room = fused.room(layer.numbers[fused.DEPTH], layer.start.size, 1)
-    fused.summed(
-        stream, packed(*of_stream), x, of_x, layer.numbers, q16, made, 8, int(policy), 0, rows, *room
-    )
+    fused.summed(stream, packed(*of_stream), x, of_x, layer.numbers, q16, made, 8, int(policy), 0, rows, *room)
     total = prepare("propagate.add", p=add.Params(), tuned=False)(stream, *of_stream, z, *of_z)
     same(q16, made, prepare("propagate.rescale", p=rescale.Params(int16, policy), tuned=False)(*total))
 

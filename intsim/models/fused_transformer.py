@@ -1,8 +1,8 @@
 """The Integer Transformer on the CPU at speed: the same integers, by kernels that each do many steps.
 
 All layers are one call: a linear layer leaves as int8 for the next one, or goes into the residual sum, while
-its rows are in the cache. The search for the best token keeps no logits; nothing is checked twice. Models whose options or
-sizes the kernels do not serve, traces, and decodings without a cache take the general way.
+its rows are in the cache. The search for the best token keeps no logits; nothing is checked twice. Models
+whose options or sizes the kernels do not serve, traces, and decodings without a cache take the general way.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from intsim.composites.linear import _cpu_propagated as linear
 from intsim.models.integer_transformer import IntegerTransformer, Scaled
 from intsim.models.layout import Array
 from intsim.models.transformer import Observer, State, padded
-from intsim.models.transformer_checkpoint import attentions, linear_maps
-from intsim.models.transformer_layout import PropagatedModel, check, used_norms
+from intsim.models.transformer_checkpoint import linear_maps
+from intsim.models.transformer_layout import PropagatedModel, check
 from intsim.numerics import Rounding, int16, uint8
 from intsim.ops.propagate import WHOLE, Centring, Probabilities, _cpu_rows as rows
 from intsim.ops.propagate._cpu_rows import embed_rows, rescale_rows
@@ -191,7 +191,10 @@ class FusedTransformer(IntegerTransformer):
         h, d = self.shape.heads, self.shape.head_width
         for i in range(self.shape.layers):
             for part, q, scale in (("key", *sources[:2]), ("value", *sources[2:])):
-                of_layer, apart = self._maps[f"decoder.{i}.cross_attention.{part}"].numbers, int(np.prod(scale.shape[3:]))
+                of_layer, apart = (
+                    self._maps[f"decoder.{i}.cross_attention.{part}"].numbers,
+                    int(np.prod(scale.shape[3:])),
+                )
                 into = q[i].reshape(-1, h, d), scale[i].reshape(-1)
                 linear.rescaled_rows(*memory, of_layer, *into, places, spots, apart, self._policy, 0, 0, len(places))
         return FusedState(lengths, np.zeros((count, 0), np.int32), slots=slots, sources=sources)
@@ -248,9 +251,10 @@ class FusedTransformer(IntegerTransformer):
         if old is None:
             state.own = self._keys(self.shape.layers, len(state.slots), max(ROOM, state.length))
         elif old[0].shape[2] < state.length:
-            state.own = self._keys(*old[0].shape[:2], max(2 * old[0].shape[2], state.length))
+            number, texts, columns = old[0].shape[:3]
+            state.own = self._keys(number, texts, max(2 * columns, state.length))
             for part in (0, 2):
-                state.own[part][:, :, : old[0].shape[2]] = old[part]
+                state.own[part][:, :, :columns] = old[part]
                 state.own[part + 1][:, :, :, : old[1].shape[3]] = old[part + 1]
         assert state.own is not None
         return state.own

@@ -82,8 +82,8 @@ def attended(q: Any, q_scale: Any, k: Any, k_scale: Any, v: Any, v_scale: Any, s
                 for n in range(here):
                     by[0, n] = q_scale[b, i, h + n]
                 keys.scores(
-                    q.ctypes.data + ((b * tokens + i) * heads + h) * c, k.ctypes.data + (slot * columns * heads + h) * c,
-                    heads * c, seen, c // (2 * lanes), here, weights,
+                    q.ctypes.data + ((b * tokens + i) * heads + h) * c,
+                    k.ctypes.data + (slot * columns * heads + h) * c, heads * c, seen, c // (2 * lanes), here, weights,
                 )  # fmt: skip
                 keys.matched(
                     HEADS, query, low, of_head, of_head + row_of, of_head + 2 * row_of, of_head + 3 * row_of,
@@ -148,4 +148,3 @@ def stacked(x: Any, out: Any, p: Any) -> None:
     work = q.size * k.shape[1] // 8
     shared_out(lambda first, last: attend_rows(*given, *how, z, made, first, last), len(q), work)
     unpack(made.reshape(out.mantissa.shape), out.mantissa, out.exponent)
-

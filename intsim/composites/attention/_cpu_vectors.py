@@ -50,7 +50,9 @@ def _scores(v: Rows, q: Any, k: Any, apart: Any, count: Any, turns: Any, heads: 
 
     width = build.mul(turns, I64(2 * lanes))
     last = build.sub(heads, I64(1))
-    heads_at = [build.mul(build.select(build.icmp_signed("<", I64(h), last), I64(h), last), width) for h in range(HEADS)]
+    heads_at = [
+        build.mul(build.select(build.icmp_signed("<", I64(h), last), I64(h), last), width) for h in range(HEADS)
+    ]
     keys = Loop(build, count, [k, out])
     key, into = keys.values
     inner = Loop(build, turns, [I64(0), *[v.constant(0)] * HEADS])
@@ -60,7 +62,7 @@ def _scores(v: Rows, q: Any, k: Any, apart: Any, count: Any, turns: Any, heads: 
         totals[h] = v.add_pairs(totals[h], words(build.add(q, here)), words(build.add(key, here)))
     inner.end([build.add(at, I64(2 * lanes)), *totals])
     singles, doubles = in_fours((0, 4, 1, 5), (2, 6, 3, 7)), in_fours((0, 1, 4, 5), (2, 3, 6, 7))
-    total = folded(folded(*totals[:2], singles), folded(*totals[2:], singles), doubles)
+    total = folded(folded(totals[0], totals[1], singles), folded(totals[2], totals[3], singles), doubles)
     v.store(_by_heads(v, total, build.add), into)
     keys.end([build.add(key, apart), build.add(into, I64(4 * HEADS))])
 
@@ -93,7 +95,8 @@ def _mixed(v: Rows, weights: Any, values: Any, apart: Any, count: Any, columns: 
     pair = [build.load(build.inttoptr(v.at(weight, 4 * HEADS * i), I32.as_pointer())) for i in (0, 1)]
     both = v.splat(build.or_(pair[0], build.select(two, build.shl(pair[1], I32(16)), I32(0))))
     for i in range(together):
-        rows = v.shuffle(*(v.load(v.at(row, lanes * i), v.narrow(I8)) for row in (at, other)), twice)
+        first, second = (v.load(v.at(row, lanes * i), v.narrow(I8)) for row in (at, other))
+        rows = v.shuffle(first, second, twice)
         totals[i] = v.add_pairs(totals[i], v.cast(build.sext(rows, v.of(I16)), I32), both)
     step = build.mul(apart, I64(2))
     pairs.end([build.add(at, step), v.at(weight, 8 * HEADS), build.add(key, I64(2)), *totals])
@@ -128,7 +131,7 @@ def _by_ratios(v: Rows, x: Any, ratios: Sequence[Any]) -> Any:
     for first, by in zip((0, half), ratios, strict=True):
         part = build.zext(v.shuffle(magnitude, magnitude, range(first, first + half)), v.wide)
         made.append(build.trunc(s.scaled(part, by), ir.VectorType(I32, half)))
-    return v.with_sign(v.shuffle(*made, range(2 * half)), x)
+    return v.with_sign(v.shuffle(made[0], made[1], range(2 * half)), x)
 
 
 def _both(v: Rows, scales: Any) -> tuple[Any, Any]:
@@ -197,7 +200,7 @@ def _weighed(v: Rows, t: Any, count: Any, by: Any, degree: Any, floor: Any, scal
     v.store(weight, at)
     step, most = 4 * v.rung.lanes, v.more(weight, most)
     loop.end([v.at(at, step), v.at(each, 2 * step), build.add(key, I64(_keys_in(v))), *totals, most])
-    v.store(_by_heads(v, v.shuffle(*totals, range(2 * half)), build.add), total_at)
+    v.store(_by_heads(v, v.shuffle(totals[0], totals[1], range(2 * half)), build.add), total_at)
     _store_of_heads(v, _by_heads(v, most, v.more), top)
 
 

@@ -154,7 +154,7 @@ def rescaled(x: Any, of_x: Any, numbers: Any, q: Any, made: Any, places: Any, sp
     """The layer's result rescaled to int8, each of its groups by itself.
 
     x: int8 [rows, k]. places: where a row goes in q [.., groups, width of a group]. spots: where the scale of its
-    first group goes in ``made``; HEADS of them lie together, the next HEADS ``apart`` from there. words, acc, by: ``room``.
+    first group goes in ``made``; HEADS of them lie together, the next ``apart`` from there. words, acc, by: ``room``.
     """
     rows, (groups, n) = tiles.rows_of_pairs(), q.shape[1:]
     turns, least, data = n // vectors.lanes(), 0 if relu else NEVER, by.ctypes.data
@@ -176,7 +176,13 @@ def summed(stream: Any, of_stream: Any, x: Any, of_x: Any, numbers: Any, q: Any,
            first: Int, last: Int, words: Any, acc: Any, by: Any) -> None:  # fmt: skip
     """The layer's result added to the int16 ``stream``, and rescaled to int16. ``q`` may be ``stream`` itself."""
     rows, n, data = tiles.rows_of_pairs(), q.shape[1], by.ctypes.data
-    turns, own, other, match, top = n // vectors.lanes(), data, data + 16 * AT_ONCE, data + 24 * AT_ONCE, data + 32 * AT_ONCE
+    turns, own, other, match, top = (
+        n // vectors.lanes(),
+        data,
+        data + 16 * AT_ONCE,
+        data + 24 * AT_ONCE,
+        data + 32 * AT_ONCE,
+    )
     for at in range(first, last, rows):
         count = min(rows, last - at)
         multiplied(x, of_x, at, count, numbers, 1, turns, 0, words, acc, by)

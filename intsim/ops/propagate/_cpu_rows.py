@@ -67,9 +67,7 @@ def rescaled(x: Any, scales: Any, q: Any, made: Any, policy: Int, relu: Int, fir
             made[i] = by[1, r]
 
 
-def _rescale_rows(
-    x: Any, scales: Any, q: Any, made: Any, policy: int, relu: int, first: int, last: int
-) -> None:
+def _rescale_rows(x: Any, scales: Any, q: Any, made: Any, policy: int, relu: int, first: int, last: int) -> None:
     rescaled(x, scales, q, made, policy, relu, first, last)
 
 
@@ -102,7 +100,11 @@ def normed(x: Any, weight: Any, bias: Any, gain: Int, of_bias: Int, q: Any, made
            first: Int, last: Int) -> None:  # fmt: skip
     """``propagate.l1_norm`` of rows."""
     n, size = x.shape[1], q.itemsize
-    turns, rounding, times = n // vectors.lanes(), np.int64(Rounding.TIES_TO_AWAY), np.int64(n) if exact else np.int64(1)
+    turns, rounding, times = (
+        n // vectors.lanes(),
+        np.int64(Rounding.TIES_TO_AWAY),
+        np.int64(n) if exact else np.int64(1),
+    )
     width = scale.of_integer(n)
     part, part_exponent = program.quotient(
         np.int64(2**30), np.int64(-30), np.int64(scale.mantissa_of(width)), np.int64(scale.exponent_of(width))
