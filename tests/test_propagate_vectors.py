@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -267,3 +270,20 @@ def test_channels_lie_by_turns(lanes: int) -> None:
         np.testing.assert_array_equal(made[turn, 2:4], 1 << (29 + own % 5).reshape(-1, 2).T)
         np.testing.assert_array_equal(made[turn, 6:8], own.reshape(-1, 2).T)
         np.testing.assert_array_equal(made[turn, 8].copy().view(np.int32), -own)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("name", ["spelled out", "sse2"])
+def test_rows_of_other_machines(name: str) -> None:
+    """The tests of this file with registers of 16 and of 4 lanes, by bytes and by pairs; uncompiled: that is quick."""
+    tests = ("attention", "fused_linear_layers", "the_best_column", "l1_norm")
+    chosen = [f"{__file__}::test_{test}" for test in tests]
+    script = (
+        "import pytest\nfrom intsim.backends import vectors\n"
+        "every = (*vectors.RUNGS, vectors.Rung('spelled out', 16, quads=''))\n"
+        f"vectors.RUNGS = tuple(r for r in every if r.name == {name!r})\n"
+        f"raise SystemExit(pytest.main(['-q', '-n', '0', '-p', 'no:cacheprovider', *{chosen!r}]))\n"
+    )
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
