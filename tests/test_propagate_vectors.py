@@ -74,6 +74,14 @@ def test_rescale(seed: int, rows: int, registers: int) -> None:
     )
 
 
+@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("dtype", [int8, int16], ids=str)
+def test_rescale_where_the_largest_just_fits(dtype: Any, policy: Policy) -> None:
+    tops = np.array([(dtype.qmax << shift) + more for shift in range(14) for more in (-1, 0, 1)], np.int32)
+    x = np.repeat(tops[:, None], 16, axis=1)
+    equal("propagate.rescale", rescale.Params(dtype, policy), x, *scales(np.random.default_rng(1), len(x)))
+
+
 @SEEDS
 @FEW
 def test_l1_norm(seed: int, rows: int, registers: int) -> None:
@@ -199,6 +207,19 @@ def test_the_best_column(seed: int, rows: int, registers: int) -> None:
     fused.best_rows(x, layer.numbers, layer.least, best, 0, rows)
     z = prepare("linear.propagated", p=p, tuned=False)(x, *scales(draw, rows), weight)[0]
     np.testing.assert_array_equal(best, z.argmax(axis=-1))
+
+
+@pytest.mark.parametrize("later", [17, 40, 70, 130])
+def test_a_column_of_a_later_panel_that_is_best_by_one(later: int) -> None:
+    """For results of 0, of 1 and below 0; equal ones do not count."""
+    for first, more in ((5, 1), (0, 1), (-1, 1), (-9, 1), (5, 0), (-9, 0)):
+        weight = np.full((150, 16), -20, np.int8)
+        weight[3], weight[later] = first, first + more
+        p = linear.Params.from_scales((np.full(150, 2**30, np.int32), np.full(150, -20, np.int16)))
+        layer = fused.layer(weight, prepare("propagate.bias", p=p.bias).kernel_record(m=1, n=150))
+        x, best = np.eye(2, 16, dtype=np.int8), np.empty(2, np.int32)
+        fused.best_rows(x, layer.numbers, layer.least, best, 0, 2)
+        assert best.tolist() == [later if more else 3] * 2
 
 
 @given(seed=st.integers(0, 2**32 - 1))
