@@ -91,7 +91,9 @@ def _flags(op: Op, arrays: Sequence[Any], p: Any, backend: str, tuned: bool | st
     masks: dict[str, Array] = {}
 
     def stage(name: str, *inputs: Any, p: Any) -> Any:
-        field = next(n for n in kinds(outer) if getattr(outer, n) is p)
+        field = next((n for n in kinds(outer) if getattr(outer, n) is p), None)
+        if field is None:  # a stage that moves elements: it has no rule that could have a flag
+            return run(name, *inputs, p=p, backend=backend, tuned=tuned)
         out, found = run(name, *inputs, p=p, backend=backend, tuned=tuned, flags=True)
         masks.update({f"{field}.{flag}": mask for flag, mask in found.masks.items()})
         return out

@@ -123,6 +123,7 @@ class Tuned:
         call's ``Kept``).
     capability: the least compute capability of a GPU that it runs on (backend "cuda", where it is called
         with a fourth argument, the ``Queue`` that it launches on).
+    strided: with ``leading``, on a GPU: leading dimensions come as they lie, repeated ones with a stride of 0.
     not_simulated: why it cannot run in Numba's CUDA simulator; empty where it can.
     example: inputs and parameters that it serves, at some size, where none of the op's own examples are such.
     """
@@ -133,6 +134,7 @@ class Tuned:
     leading: bool = False
     keeps: bool = False
     capability: tuple[int, int] = (7, 0)
+    strided: bool = False
     not_simulated: str = ""
     example: Callable[[], tuple[tuple[Any, ...], Any]] | None = None
 

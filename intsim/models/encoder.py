@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.binding import broadcast, resident
+from intsim.resident import broadcast, resident
 from intsim.models.layout import Array, IntegerModel, check, step_ops
 from intsim.execute import Prepared, prepare
 

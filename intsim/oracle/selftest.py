@@ -28,8 +28,12 @@ from intsim.oracle.cases import Case
 from intsim.params import Integer, Stage, kinds
 
 RANDOM = 4
-# Lengths of the dimensions of larger cases, in the op's order: tails of every tile, one row, many rows.
-LENGTHS = ((37, 45, 70), (130, 200, 144), (1, 512, 512), (256, 256, 512))
+# Lengths of the dimensions of larger cases, in the op's order: tails of every tile, one row, many rows; a head; and
+# what ops of four or five dimensions take, whose product would be too large with those.
+LENGTHS = (
+    (37, 45, 70), (130, 200, 144), (1, 512, 512), (256, 256, 512), (70, 64, 200, 48),
+    (17, 5, 64, 40, 32), (40, 6, 32, 100, 48),
+)  # fmt: skip
 MOST = 2**27  # the product of all lengths of a larger case: what the spec does in seconds
 ENOUGH = 2  # larger cases for each tuned kernel
 CHOSEN = "chosen"  # the kernel that a caller gets who asks for none

@@ -40,13 +40,18 @@ def spec(x: Any, p: Params) -> Any:
 
 
 @portable
+def quantized(x: Int, top: Int, p: Any) -> Int:
+    return divide(x * p.dtype.qmax, top, p.rounding)
+
+
+@portable
 def row(i: Int, x: Any, out: Any, p: Any) -> None:
     x, q = x.x[i], out.q[i]
     top = np.int64(1)
     for j in range(x.shape[0]):
         top = max(top, abs(np.int64(x[j])))
     for j in range(x.shape[0]):
-        q[j] = divide(np.int64(x[j]) * p.dtype.qmax, top, p.rounding)
+        q[j] = quantized(np.int64(x[j]), top, p)
     out.top[i] = top
 
 

@@ -60,10 +60,10 @@ def spec(acc: Any, p: Params) -> Any:
 @portable
 def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     # |acc| <= 2**31 and |multiplier| < 2**31, so the product needs 63 bits (C1).
-    product = np.int64(x.acc[i, j]) * p.multiplier[j]
+    product, shift, zero_point = np.int64(x.acc[i, j]) * p.multiplier[j], p.shift[j], p.zero_point[j]
     if p.zero_point_added == Order.FIRST:
-        return saturate(shift_right(product + (p.zero_point[j] << p.shift[j]), p.shift[j], p.rounding), p.dtype)
-    return saturate(shift_right(product, p.shift[j], p.rounding) + p.zero_point[j], p.dtype)
+        return saturate(shift_right(product + (zero_point << shift), shift, p.rounding), p.dtype)
+    return saturate(shift_right(product, shift, p.rounding) + zero_point, p.dtype)
 
 
 def examples() -> dict[str, Any]:
