@@ -213,7 +213,7 @@ class Prepared:
                 )
         bound = self._bind(*arrays)
         self._insist(bound)
-        if isinstance(self.op.program, Composition) and self._fast(bound.size) is None:
+        if isinstance(self.op.program, Composition) and not self._served(bound, None):
             return self._composed(bound)
         if not bound.loop:
             return self._core(bound.arrays, bound.size)
@@ -228,7 +228,7 @@ class Prepared:
         assert self._gpu is not None
         bound = bind(self.op, self._gpu.received(arrays, place), self.p)
         self._insist(bound, place.gpu)
-        if isinstance(self.op.program, Composition) and self._fast(bound.size, place.gpu) is None:
+        if isinstance(self.op.program, Composition) and not self._served(bound, place.gpu):
             return self._composed(bound, place)
         return self._gpu.run(bound, place)
 

@@ -148,8 +148,10 @@ class OnGpu:
                 broadcast(a, bound.loop + a.shape[a.ndim - len(port.core) :])
                 for port, a in zip(op.inputs, bound.arrays, strict=True)
             ]
-            if self._tuned(bound.size, place.gpu, leading=True):
-                self._launch([a.in_order() for a in whole], out, bound.size, place, leading=True)
+            tuned = self._tuned(bound.size, place.gpu, leading=True)
+            if tuned is not None:
+                given = whole if tuned.strided else [a.in_order() for a in whole]
+                self._launch(given, out, bound.size, place, leading=True)
             else:
                 for at in np.ndindex(bound.loop):
                     self._launch([a[at] for a in whole], [a[at] for a in out], bound.size, place)

@@ -170,3 +170,19 @@ def test_attention_is_recorded_whatever_the_mask(name: str) -> None:
 
 def _tuple(made: Any) -> tuple[Any, ...]:
     return made if isinstance(made, tuple) else (made,)
+
+
+def test_a_recording_keeps_what_only_addresses_tell_of() -> None:
+    """Kernels that take addresses alone: the prepared op, its constants and the memory between its kernels stay."""
+    import gc
+
+    x = to_device(FIRST)
+    again = capture(intsim.prepare(MATMUL, p=MATMUL.params(3), backend="cuda", constant={"b": WEIGHTS}), x)
+    function, made = again._kept
+    assert function.op is MATMUL
+    assert any(a.pointer == again.outputs.pointer for a in made)
+    del function, made
+    gc.collect()
+    others = [to_device(np.full((64,), 77, np.int8)) for _ in range(50)]  # what was given back would be theirs
+    assert np.array_equal(fetch(again()), intsim.run(MATMUL, FIRST, WEIGHTS, p=MATMUL.params(3), backend="reference"))
+    assert len(others) == 50

@@ -88,9 +88,10 @@ def test_extremes(variant: str) -> None:
     equal(variant, params(variant, 3, 16, False), q, k, v)
 
 
-def test_it_is_captured() -> None:
-    p, q, k, v = params("ibert", 3, 16, False), drawn(2, 16), drawn(3, 16, seed=1), drawn(3, 16, seed=2)
-    where = "intsim.composites.attention._cuda_fused:with_ibert"
+def test_it_is_one_launch_for_all_heads() -> None:
+    """A mask and a stop that every head shares are read where they lie: nothing is copied."""
+    p, q, k, v = params("ibert", 3, 16, False), drawn(2, 2, 16), drawn(2, 3, 16, seed=1), drawn(2, 3, 16, seed=2)
+    where = "intsim.composites.attention._cuda_fused:with_ibert_stacked"
     again = capture(prepare("attention.ibert", p=p, backend="cuda", tuned=where), *map(to_device, (q, k, v)))
     assert again.launches == 1
     assert np.array_equal(np.asarray(again()), run("attention.ibert", q, k, v, p=p))

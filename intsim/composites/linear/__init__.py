@@ -57,12 +57,17 @@ class LinearParams(Params):
         return cls(replace(operands, **stages["matmul"].fixed), made)  # type: ignore[call-arg]  # they declare both
 
 
+LIGHT = ("single_rounding", "tabulated")
+MOST = 2**20  # results: beyond them a kernel of its own runs a longer program faster, by the threads that it can have
+
+
 def in_one_kernel(name: str, result: Callable[[Any], int] = lambda p: p.requantize.dtype.bits) -> Tuned:
     """The fused kernel ``name`` on a GPU; result(p): bits of the results. It has no place for a weight's zero point."""
 
     def serves(p: Any, size: Mapping[str, int]) -> bool:
         bytes_or_less = max(p.matmul.a.bits, p.matmul.b.bits) <= 8
-        return bytes_or_less and not p.matmul.b_zero_point.any() and result(p) in (8, 32)
+        pays = name in LIGHT or size["m"] * size["n"] <= MOST
+        return pays and bytes_or_less and not p.matmul.b_zero_point.any() and result(p) in (8, 32)
 
     return Tuned("cuda", f"intsim.composites.linear._cuda_programs:{name}", serves, capability=(8, 0))
 

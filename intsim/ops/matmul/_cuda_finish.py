@@ -51,25 +51,32 @@ def finisher(row_blocks: int, column_blocks: int, result: Result) -> Any:
             block = int32((row >> 4) * blocks + (four >> 1))
             source = int32(scratch + block * 512 + ((row & 7) * 4 + (four & 1) * 2) * 16 + ((row >> 3) & 1) * 8)
             if i < m and first < n:
-                packed = int32(0)
-                for column in range(4):
-                    j = first + column
-                    if j < n:
-                        total = int32(
-                            shared_load_4(int32(source + (column >> 1) * 16 + (column & 1) * 4)) + load_4(added + 4 * j)
-                        )
-                        made = apply(int64(total), i, j, more[0], more[1])
-                        if bytes_wide:
-                            packed = int32(packed | ((int64(made) & 255) << (8 * column)))
-                        else:
-                            store_4(out + (i * n + j) * 4, int32(made))
+                # all four whatever n is, side by side: those beyond it are the last column's again, and not stored
+                j1, j2, j3 = min(first + 1, n - 1), min(first + 2, n - 1), min(first + 3, n - 1)
+                t0 = int64(int32(shared_load_4(source) + load_4(added + 4 * first)))
+                t1 = int64(int32(shared_load_4(int32(source + 4)) + load_4(added + 4 * j1)))
+                t2 = int64(int32(shared_load_4(int32(source + 16)) + load_4(added + 4 * j2)))
+                t3 = int64(int32(shared_load_4(int32(source + 20)) + load_4(added + 4 * j3)))
+                q0, q1 = int64(apply(t0, i, first, more[0], more[1])), int64(apply(t1, i, j1, more[0], more[1]))
+                q2, q3 = int64(apply(t2, i, j2, more[0], more[1])), int64(apply(t3, i, j3, more[0], more[1]))
                 if bytes_wide:
+                    packed = int32((q0 & 255) | ((q1 & 255) << 8) | ((q2 & 255) << 16) | ((q3 & 255) << 24))
+                    to = out + i * n + first
                     if n % 4 == 0:
-                        store_4(out + i * n + first, packed)
+                        store_4(to, packed)
                     else:
                         for column in range(4):
                             if first + column < n:
-                                store_1(out + i * n + first + column, int32(packed >> (8 * column)))
+                                store_1(to + column, int32(packed >> (8 * column)))
+                else:
+                    to = out + (i * n + first) * 4
+                    store_4(to, int32(q0))
+                    if first + 1 < n:
+                        store_4(to + 4, int32(q1))
+                    if first + 2 < n:
+                        store_4(to + 8, int32(q2))
+                    if first + 3 < n:
+                        store_4(to + 12, int32(q3))
             unit = int32(unit + 32)
         warp_meet()  # the memory is free again
 

@@ -55,9 +55,12 @@ class Tile:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory: the ring, in which the slices' sums lie at the end; and 1023 to align it."""
+        """Bytes of shared memory: the ring, in which the slices' sums lie at the end; and 1023 to align it.
+
+        Behind the sums of all slices but one those lie that a program finishes: no warp waits for the others there.
+        """
         ring = self.stages * DEEP * (self.rows + self.columns)
-        return max(ring, (self.slices - 1) * self.rows * self.columns * 4) + 1023
+        return max(ring, self.slices * self.rows * self.columns * 4) + 1023
 
 
 @cache
@@ -88,7 +91,7 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
     finish: Any = result.finish and finisher(row_blocks, column_blocks, result)
     span, deep, warps = SPAN, DEEP, down * across
     part = 512 * warps  # bytes that the warps of a slice store at once
-    run, scratch = 2 * column_blocks, 4 * warp_rows * warp_columns
+    run, scratch, aside = 2 * column_blocks, 4 * warp_rows * warp_columns, 4 * (slices - 1) * tile_rows * tile_columns
 
     clear, copies_left = ZERO(registers), COPIES_LEFT(stages - 2)
     product = WARP_PRODUCT(row_blocks, column_blocks, 4 // slices, a_signed, b_signed)
@@ -185,7 +188,7 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
             finish(
                 acc,
                 lane,
-                int32(start + place * scratch),
+                int32(start + aside + place * scratch),
                 int32(top + warp_top),
                 int32(left + warp_left),
                 out,
