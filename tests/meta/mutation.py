@@ -46,7 +46,7 @@ import click
 import judges
 from mutants import ROOT, Mutant, composites_of, files, module_of, modules, mutants, op_name, role
 
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 STATED = Path(__file__).with_name("equivalent.toml")
 SECONDS = 8, 25  # of processor time for a mutant of one op, of many: one that loops for ever is noticed too
 MANY = 12  # ops beyond which a change is a shared function's
@@ -130,7 +130,8 @@ def run_file(file: str, made: Sequence[Mutant], judge: str) -> list[Found]:
     needing = _needing(module)
     for name in sorted(m for m in modules() if m.startswith("intsim.scalar.") and m not in needing):
         importlib.import_module(name)
-    for name in ("intsim.oracle.golden", "pytest", "hypothesis.strategies"):
+    specs = [f"intsim.spec.{f.stem}" for f in (ROOT / "intsim" / "spec").glob("[a-z]*.py")]
+    for name in ("intsim.oracle.golden", "pytest", "hypothesis.strategies", "exact", *specs):
         importlib.import_module(name)
     assert module not in sys.modules, "imported before it can be mutated"
     kept: dict[str, list[bytes]] = {}
