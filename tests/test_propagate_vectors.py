@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_fused_linear_layers(seed: int, rows: int, registers: int) -> None:
             np.testing.assert_array_equal(got, part.reshape(got.shape))
 
     plain, made = np.empty((rows, n), np.int32), np.empty(rows, np.int64)
-    fused.plain_rows(x, of_x, *layer.arguments(), plain, made, 0, rows)
+    fused.plain_rows(x, of_x, layer.numbers, plain, made, 0, rows)
     same(plain, made, (z, *of_z))
 
     policy = Policy(draw.integers(3))
@@ -151,7 +152,9 @@ def test_fused_linear_layers(seed: int, rows: int, registers: int) -> None:
         relu = int(draw.integers(2))
         q, made = np.empty((rows, groups, n // groups), np.int8), np.empty((rows, groups), np.int64)
         places = draw.permutation(rows)
-        fused.rescaled_rows(x, of_x, *layer.arguments(), q, made, places, 127, int(policy), relu, 0, rows)
+        fused.rescaled_rows(
+            x, of_x, layer.numbers, q, made.reshape(-1), places, groups * places, 1, int(policy), relu, 0, rows
+        )
         how = rescale.Params(int8, policy, activation=Activation(relu))
         parts = prepare("propagate.rescale", p=how, tuned=False)(
             z.reshape(-1, n // groups), *(np.repeat(part, groups) for part in of_z)
@@ -163,9 +166,8 @@ def test_fused_linear_layers(seed: int, rows: int, registers: int) -> None:
         of_stream = of_stream[0], (of_z[1] - 8 + draw.integers(-20, 20, rows)).astype(np.int16)
     of_stream = of_stream[0], np.clip(of_stream[1], -2000, 2000)
     q16, made = np.empty((rows, n), np.int16), np.empty(rows, np.int64)
-    fused.summed_rows(
-        stream, packed(*of_stream), x, of_x, *layer.arguments(), q16, made, 8, 32767, int(policy), 0, rows
-    )
+    room = fused.room(layer.numbers[fused.DEPTH], layer.start.size, 1)
+    fused.summed(stream, packed(*of_stream), x, of_x, layer.numbers, q16, made, 8, int(policy), 0, rows, *room)
     total = prepare("propagate.add", p=add.Params(), tuned=False)(stream, *of_stream, z, *of_z)
     same(q16, made, prepare("propagate.rescale", p=rescale.Params(int16, policy), tuned=False)(*total))
 
@@ -180,7 +182,7 @@ def test_the_best_column(seed: int, rows: int, registers: int) -> None:
     p = linear.Params.from_scales(scales(draw, n, -60, 60))
     layer = fused.layer(weight, prepare("propagate.bias", p=p.bias).kernel_record(m=1, n=n))
     best = np.empty(rows, np.int32)
-    fused.best_rows(x, layer.steps, layer.about, layer.start, best, 0, rows)
+    fused.best_rows(x, layer.numbers, layer.least, best, 0, rows)
     z = prepare("linear.propagated", p=p, tuned=False)(x, *scales(draw, rows), weight)[0]
     np.testing.assert_array_equal(best, z.argmax(axis=-1))
 
@@ -197,7 +199,7 @@ def test_packed_scales(seed: int) -> None:
         return (int(made[1]) << 32) + int(made[0])
 
     both = [tuple(np.int64(part) for part in s) for s in (a, b)]
-    p, q = (packed_scale.packed(*s) for s in (a, b))
+    p, q = (int(packed(*s)) for s in (a, b))
     assert _call("multiply", p, q) == pair(scale.multiply(*both))
     assert _call("quotient", p, q) == pair(scale.quotient(*both))
     assert _call("of_integer", n) == pair(scale.of_integer(np.int64(n)))
@@ -211,13 +213,32 @@ def test_packed_scales(seed: int) -> None:
 
 
 def _call(name: str, *values: int) -> int:
-    """One of the instructions, from Python."""
+    """One of the instructions, from Python: on one scale, which must give what the lanes of a register give."""
+    made = {int(_written(name, len(values), lanes)(*values)) for lanes in (0, 2, 8)}
+    assert len(made) == 1, made
+    return made.pop()
+
+
+@cache
+def _written(name: str, count: int, lanes: int) -> Any:
+    from llvmlite import ir
+
     from intsim.compiling import native, this_machine
 
     def emit(builder: Any, _: Any, *arguments: Any) -> Any:
-        return getattr(packed_scale.Scales(builder), name)(*arguments)
+        if not lanes:
+            return getattr(packed_scale.Scales(builder), name)(*arguments)
+        wide = ir.VectorType(ir.IntType(64), lanes)
+        spread = []
+        for value in arguments:
+            register = ir.Constant(wide, [1] * lanes)
+            for lane in range(lanes):
+                register = builder.insert_element(register, value, ir.IntType(32)(lane))
+            spread.append(register)
+        made = getattr(packed_scale.Scales(builder, wide), name)(*spread)
+        return builder.extract_element(made, ir.IntType(32)(lanes - 1))
 
-    return int(native(emit, len(values), this_machine())(*values))
+    return native(emit, count, this_machine())
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16])

@@ -6,6 +6,7 @@ Array protocols are read and offered by ``cuda.core``; launches, memory and grap
 from __future__ import annotations
 
 import re
+import threading
 import weakref
 from collections.abc import Callable
 from functools import cache
@@ -24,6 +25,7 @@ from intsim.backends.cuda_exchange import LEGACY_STREAM
 from intsim.backends.cuda_launch import Call
 
 LEAST_CAPABILITY = (7, 0)
+_LAUNCHING = threading.Lock()
 _SUCCESS = cu.CUresult.CUDA_SUCCESS
 
 _RUINED = (
@@ -75,6 +77,7 @@ class RealGpu:
         self._enter()
         flag = cu.CUstream_flags.CU_STREAM_NON_BLOCKING
         self._stream = int(_done(cu.cuStreamCreate(flag)))
+        self._early: dict[tuple[int, ...], Any] = {}  # launch configurations
         self._orders = _done(cu.cuEventCreate(cu.CUevent_flags.CU_EVENT_DISABLE_TIMING))
 
     def _enter(self) -> None:
@@ -169,11 +172,26 @@ class RealGpu:
             granted.add(size)
 
     def launch(self, call: Call, stream: int) -> None:
+        if call.early:
+            self._launch_early(call, stream)
+            return
         slots = call.packed.address
         status = cu.cuLaunchKernel(call.loaded[0], *call.grid, *call.block, call.shared, stream, slots, 0)[0]
         if status != _SUCCESS:  # another context may be the current one
             self._enter()
             _done(cu.cuLaunchKernel(call.loaded[0], *call.grid, *call.block, call.shared, stream, slots, 0))
+
+    def _launch_early(self, call: Call, stream: int) -> None:
+        """What is done before a kernel runs is done while the one before it ends; the kernel waits for that itself."""
+        key = *call.grid, *call.block, call.shared
+        with _LAUNCHING:  # the stream is a field of what is kept
+            if key not in self._early:
+                self._early[key] = _early(key)
+            self._early[key].hStream = stream
+            status = cu.cuLaunchKernelEx(self._early[key], call.loaded[0], call.packed.address, 0)[0]
+            if status != _SUCCESS:
+                self._enter()
+                _done(cu.cuLaunchKernelEx(self._early[key], call.loaded[0], call.packed.address, 0))
 
     def capture(self, work: Callable[[int], None]) -> Callable[[int], None] | None:
         """A CUDA graph of what ``work(stream)`` launches on ``stream``: call it with a stream to run it."""
@@ -189,6 +207,16 @@ class RealGpu:
         ready = _done(cu.cuGraphInstantiate(graph, 0))
         _done(cu.cuGraphDestroy(graph))
         return _Graph(self, ready)
+
+
+def _early(key: tuple[int, ...]) -> Any:
+    attribute, config = cu.CUlaunchAttribute(), cu.CUlaunchConfig()
+    attribute.id = cu.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    attribute.value.programmaticStreamSerializationAllowed = 1
+    config.gridDimX, config.gridDimY, config.gridDimZ, *block, config.sharedMemBytes = key
+    config.blockDimX, config.blockDimY, config.blockDimZ = block
+    config.attrs, config.numAttrs = [attribute], 1
+    return config
 
 
 class _Graph:

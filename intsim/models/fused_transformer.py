@@ -1,7 +1,7 @@
-"""The Integer Transformer on the CPU at speed: the same integers, by kernels that each do several steps.
+"""The Integer Transformer on the CPU at speed: the same integers, by kernels that each do many steps.
 
-A linear layer leaves as int8 for the next one, or goes into the residual sum, while its rows are in the
-cache; the search for the best token keeps no logits; nothing is checked twice. Models whose options or
+All layers are one call: a linear layer leaves as int8 for the next one, or goes into the residual sum, while
+its rows are in the cache. The search for the best token keeps no logits; nothing is checked twice. Models whose options or
 sizes the kernels do not serve, traces, and decodings without a cache take the general way.
 """
 
@@ -13,20 +13,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from intsim.composites.attention import _cpu_propagated as attention
+from intsim.composites.attention import _cpu_layers as layers, _cpu_propagated as attention
 from intsim.composites.linear import _cpu_propagated as linear
 from intsim.models.integer_transformer import IntegerTransformer, Scaled
 from intsim.models.layout import Array
 from intsim.models.transformer import Observer, State, padded
-from intsim.models.transformer_checkpoint import attentions, linear_maps
-from intsim.models.transformer_layout import PropagatedModel, check, used_norms
+from intsim.models.transformer_checkpoint import linear_maps
+from intsim.models.transformer_layout import PropagatedModel, check
 from intsim.numerics import Rounding, int16, uint8
-from intsim.ops.propagate import WHOLE, Probabilities, _cpu_rows as rows
-from intsim.ops.propagate._cpu_rows import embed_rows, norm_rows, rescale_rows
+from intsim.ops.propagate import WHOLE, Centring, Probabilities, _cpu_rows as rows
+from intsim.ops.propagate._cpu_rows import embed_rows, rescale_rows
 
-Keys = tuple[
-    Array, Array, Array, Array
-]  # int8 [slots, columns, heads, width], packed scales [slots, columns, heads]; twice
+# int8 [layers, slots, columns, heads, width], packed scales [layers, slots, heads, whole registers of columns]; twice
+Keys = tuple[Array, Array, Array, Array]
+# the attentions of a layer: its name and the linear maps that the layer has of it
+PARTS = ("self", ("key", "value", "query", "out")), ("cross", ("query", "out"))
 ROOM = 16  # columns that a cache starts with; doubled when full
 
 
@@ -42,33 +43,36 @@ class FusedState(State):
     """slots: int32, a text's place in the arrays of keys and values, which may hold finished texts too."""
 
     slots: Array = field(default_factory=lambda: np.zeros(0, np.int32))
-    sources: list[Keys] = field(default_factory=list)
-    own: list[Keys] = field(default_factory=list)
+    sources: Keys | None = None
+    own: Keys | None = None
 
     def chosen(self, rows: Array) -> State:
         slots, sources, own = self.slots[rows], self.sources, self.own
         if len(np.unique(slots)) < len(slots):  # texts that go on from the same one part ways
-            sources, own = ([_at(part, slots) for part in parts] for parts in (sources, own))
+            sources, own = _at(sources, slots), _at(own, slots)
             slots = np.arange(len(slots), dtype=np.int32)
         return FusedState(self.seen[rows], self.ids[rows], slots=slots, sources=sources, own=own)
 
     def plain(self) -> State:
         """The same as the general way keeps it."""
 
-        def unpacked(part: Keys, columns: int) -> tuple[Array, ...]:
-            made: list[Array] = []
+        def unpacked(part: Keys | None, columns: int) -> list[tuple[Array, ...]]:
+            if part is None:
+                return []
+            made: list[list[Array]] = [[] for _ in part[0]]
             for q, packed in (part[:2], part[2:]):
-                scale = packed[self.slots, :columns]
-                made += [q[self.slots, :columns], (scale & 0xFFFFFFFF).astype(np.int32), (scale >> 32).astype(np.int16)]
-            return tuple(made)
+                scale = packed[:, self.slots, :, :columns].swapaxes(2, 3)
+                mantissa, exponent = (scale & 0xFFFFFFFF).astype(np.int32), (scale >> 32).astype(np.int16)
+                for layer, *arrays in zip(made, q[:, self.slots, :columns], mantissa, exponent, strict=True):
+                    layer += arrays
+            return [tuple(layer) for layer in made]
 
-        memory = [unpacked(part, part[0].shape[1]) for part in self.sources]
-        kept = [unpacked(part, self.length) for part in self.own]
-        return State(self.seen, self.ids, memory, kept)
+        sources = 0 if self.sources is None else self.sources[0].shape[2]
+        return State(self.seen, self.ids, unpacked(self.sources, sources), unpacked(self.own, self.length))
 
 
-def _at(part: Keys, slots: Array) -> Keys:
-    return part[0][slots], part[1][slots], part[2][slots], part[3][slots]
+def _at(part: Keys | None, slots: Array) -> Keys | None:
+    return part and (part[0][:, slots], part[1][:, slots], part[2][:, slots], part[3][:, slots])
 
 
 def serves(model: PropagatedModel, backend: str) -> bool:
@@ -93,22 +97,15 @@ class FusedTransformer(IntegerTransformer):
     def __init__(self, model: PropagatedModel) -> None:
         super().__init__(model, "cpu")
         shape = self.shape
-        self._layers = {
+        self._maps = {
             name: linear.layer(self._t[f"{name}.weight"], self._record(f"{name}.bias", n))
             for name, (n, _) in linear_maps(shape).items()
         }
         self._output = linear.layer(self._t["embedding.weight"], self._record("logits.bias", shape.vocabulary))
-        self._start = self._output.start
-        self._norms = {
-            name: rows.norm_arguments(self._record(f"{name}.l1_norm", shape.width)) for name in used_norms(shape)
-        }
-        self._attentions = {
-            name: attention.head_arguments(
-                self._steps[f"{name}.attention"].kernel_record(h=shape.heads, m=1, t=1, c=1, d=1).polynomial,
-                shape.heads,
-            )
-            for name in attentions(shape)
-        }
+        self._decoder = self._side("decoder", PARTS if shape.translates else PARTS[:1])
+        if shape.translates:
+            self._encoder = self._side("encoder", PARTS[:1])
+        self._none = self._keys(0, 0, 0)
         p: Any = model.steps["embedding.embed"]
         self._embed = int(p.left_shift), int(rows.packed(p.factor_mantissa, p.factor_exponent))
         self._tables = [
@@ -119,61 +116,58 @@ class FusedTransformer(IntegerTransformer):
             )
         ]  # fmt: skip
         p = model.steps["stream.add"]
-        self._left = int(p.left_shift)
         self._policy = int(self.options.policy)
+        exact = int(self.options.centring == Centring.EXACT)
+        self._behind = shape.feed, int(p.left_shift), shape.degree, self._policy, exact
 
     def _record(self, step: str, n: int) -> Any:
         return self._steps[step].kernel_record(m=1, n=n)
 
-    # -- steps ---------------------------------------------------------------------------------------
+    def _side(self, side: str, parts: Sequence[tuple[str, tuple[str, ...]]]) -> tuple[Array, ...]:
+        """The weights of encoder or decoder as ``layer_rows`` takes them."""
+        maps, norms, heads = [], [], []
+        for i in range(self.shape.layers):
+            name = f"{side}.{i}"
+            for part, wanted in parts:
+                place = f"{name}.{part}_attention"
+                maps += [f"{place}.{each}" for each in wanted]
+                norms.append(f"{name}.{part}_norm")
+                p = self._steps[f"{place}.attention"].kernel_record(h=self.shape.heads, m=1, t=1, c=1, d=1)
+                heads.append(attention.head_arguments(p.polynomial, self.shape.heads))
+            maps += [f"{name}.feed_up", f"{name}.feed_down"]
+            norms.append(f"{name}.feed_norm")
+        norms.append(f"{side}_norm")
+        gains = [rows.norm_arguments(self._record(f"{name}.l1_norm", self.shape.width))[0] for name in norms]
+        return (
+            np.array([self._maps[name].numbers for name in maps]),
+            np.array([gain[:2] for gain in gains]),
+            np.array([gain[2:] for gain in gains]),
+            np.array(heads),
+        )
 
-    def _rescaled(self, x: Array, scale: Array, dtype: Any) -> Rows:
-        made = Rows(np.empty(x.shape, dtype), np.empty(len(x), np.int64))
-        rescale_rows(x, scale, *made, np.iinfo(dtype).max, self._policy, 0, 0, len(x))
-        return made
+    # -- steps ---------------------------------------------------------------------------------------
 
     def _embedded(self, ids: Array, first: int) -> Rows:
         places = np.broadcast_to(np.arange(first, first + ids.shape[1], dtype=np.int32), ids.shape)
         z, scale = np.empty((ids.size, self.shape.width), np.int32), np.empty(ids.size, np.int64)
         embed_rows(ids.reshape(-1), places.reshape(-1), *self._tables, z, scale, *self._embed, 0, ids.size)
-        return self._rescaled(z, scale, np.int16)
+        made = Rows(np.empty(z.shape, np.int16), np.empty(ids.size, np.int64))
+        rescale_rows(z, scale, *made, self._policy, 0, 0, ids.size)
+        return made
 
-    def _normed(self, name: str, x: Rows) -> Rows:
+    def _through(self, side: tuple[Array, ...], x: Rows, own: Keys, slots: Array, stop: Array, first: int,
+                 sources: Keys, seen: Array) -> Rows:  # fmt: skip
+        """x: the tokens of each text from its column ``first`` on."""
         made = Rows(np.empty(x.q.shape, np.int8), np.empty(len(x.q), np.int64))
-        before, behind = self._norms[name]
-        norm_rows(x.q, *before, *made, *behind, 0, len(x.q))
+        places = _places(own, slots, first, first + stop.shape[1])
+        layers.layer_rows(*x, *side, *own, slots, stop, *places, *sources, seen, *self._behind, *made)
         return made
 
-    def _narrow(self, name: str, x: Rows, q: Array, scale: Array, places: Array, relu: int = 0) -> None:
-        """A linear layer's rows as int8, row i as row places[i] of q [.., groups, width]; a scale a group."""
-        layer = self._layers[name].arguments()
-        linear.rescaled_rows(*x, *layer, q, scale, places, 127, self._policy, relu, 0, len(x.q))
-
-    def _summed(self, name: str, x: Rows, stream: Rows) -> Rows:
-        made = Rows(np.empty(stream.q.shape, np.int16), np.empty(len(x.q), np.int64))
-        layer = self._layers[name].arguments()
-        linear.summed_rows(*stream, *x, *layer, *made, self._left, 32767, self._policy, 0, len(x.q))
-        return made
-
-    def _keys(self, name: str, x: Rows, into: Keys, places: Array) -> None:
-        h, d = self.shape.heads, self.shape.head_width
-        for part, q, scale in (("key", *into[:2]), ("value", *into[2:])):
-            self._narrow(f"{name}.{part}", x, q.reshape(-1, h, d), scale.reshape(-1, h), places)
-
-    def _attended(self, name: str, h: Rows, stream: Rows, keys: Keys, slots: Array, stop: Array) -> Rows:
-        (texts, tokens), heads = stop.shape, self.shape.heads
-        q = np.empty((texts * tokens, heads, self.shape.head_width), np.int8)
-        scale = np.empty((texts * tokens, heads), np.int64)
-        self._narrow(f"{name}.query", h, q, scale, np.arange(len(q)))
-        z, of_z = np.empty((len(q), self.shape.width), np.int32), np.empty((texts, tokens), np.int64)
-        q, scale = q.reshape(texts, tokens, *q.shape[1:]), scale.reshape(texts, tokens, heads)
-        attention.attend_rows(q, scale, *keys, slots, stop, *self._attentions[name], z, of_z, 0, texts)
-        return self._summed(f"{name}.out", self._rescaled(z, of_z.reshape(-1), np.int8), stream)
-
-    def _fed(self, name: str, x: Rows) -> Rows:
-        q, scale = np.empty((len(x.q), 1, self.shape.feed), np.int8), np.empty((len(x.q), 1), np.int64)
-        self._narrow(f"{name}.feed_up", self._normed(f"{name}.feed_norm", x), q, scale, np.arange(len(q)), 1)
-        return self._summed(f"{name}.feed_down", Rows(q[:, 0], scale[:, 0]), x)
+    def _keys(self, number: int, texts: int, columns: int) -> Keys:
+        shape = self.shape
+        scale = number, texts, shape.heads, attention.whole_registers(columns)
+        q = number, texts, columns, shape.heads, shape.head_width
+        return np.empty(q, np.int8), np.empty(scale, np.int64), np.empty(q, np.int8), np.empty(scale, np.int64)
 
     # -- texts ---------------------------------------------------------------------------------------
 
@@ -190,18 +184,15 @@ class FusedTransformer(IntegerTransformer):
         self._check_ids(ids)
         count = len(ids)
         slots, stop = np.arange(count, dtype=np.int32), np.array(np.broadcast_to(lengths[:, None], ids.shape))
-        x = self._embedded(ids, 0)
-        every, keys = np.arange(ids.size), self._room(*ids.shape)
+        keys, sources = self._keys(1, *ids.shape), self._keys(self.shape.layers, *ids.shape)
+        memory = self._through(self._encoder, self._embedded(ids, 0), keys, slots, stop, 0, self._none, stop)
+        places, spots = _places(sources, slots, 0, ids.shape[1])
+        h, d = self.shape.heads, self.shape.head_width
         for i in range(self.shape.layers):
-            name = f"encoder.{i}"
-            h = self._normed(f"{name}.self_norm", x)
-            self._keys(f"{name}.self_attention", h, keys, every)
-            x = self._attended(f"{name}.self_attention", h, x, keys, slots, stop)
-            x = self._fed(name, x)
-        memory = self._normed("encoder_norm", x)
-        sources = [self._room(*ids.shape) for _ in range(self.shape.layers)]
-        for i, part in enumerate(sources):
-            self._keys(f"decoder.{i}.cross_attention", memory, part, every)
+            for part, q, scale in (("key", *sources[:2]), ("value", *sources[2:])):
+                of_layer, apart = self._maps[f"decoder.{i}.cross_attention.{part}"].numbers, scale.shape[-1]
+                into = q[i].reshape(-1, h, d), scale[i].reshape(-1)
+                linear.rescaled_rows(*memory, of_layer, *into, places, spots, apart, self._policy, 0, 0, len(places))
         return FusedState(lengths, np.zeros((count, 0), np.int32), slots=slots, sources=sources)
 
     def step(self, state: State, ids: Array, *, last: bool = False, see: Observer | None = None) -> Any:
@@ -220,12 +211,12 @@ class FusedTransformer(IntegerTransformer):
 
     def _best(self, x: Rows) -> Array:
         made, output = np.empty(len(x.q), np.int32), self._output
-        linear.best_rows(x.q, output.steps, output.about, self._start, made, 0, len(x.q))
+        linear.best_rows(x.q, output.numbers, output.least, made, 0, len(x.q))
         return made
 
     def _made(self, x: Rows) -> Scaled:
         z, scale = np.empty((len(x.q), self._output.n), np.int32), np.empty(len(x.q), np.int64)
-        linear.plain_rows(*x, *self._output.arguments(), z, scale, 0, len(x.q))
+        linear.plain_rows(*x, self._output.numbers, z, scale, 0, len(x.q))
         return Scaled(z, (scale & 0xFFFFFFFF).astype(np.int32), (scale >> 32).astype(np.int16))
 
     def _check_ids(self, ids: Array) -> None:
@@ -243,37 +234,32 @@ class FusedTransformer(IntegerTransformer):
         state.ids = np.concatenate([state.ids, ids], axis=1)
         stop = np.array(np.broadcast_to(np.arange(before + 1, before + new + 1, dtype=np.int32), ids.shape))
         seen = np.array(np.broadcast_to(state.seen[:, None], ids.shape))
-        x = self._embedded(ids, before)
-        for i in range(self.shape.layers):
-            name = f"decoder.{i}"
-            h = self._normed(f"{name}.self_norm", x)
-            self._keep(state, i, h, new)
-            x = self._attended(f"{name}.self_attention", h, x, state.own[i], state.slots, stop)
-            if state.sources:
-                h = self._normed(f"{name}.cross_norm", x)
-                x = self._attended(f"{name}.cross_attention", h, x, state.sources[i], state.slots, seen)
-            x = self._fed(name, x)
+        own = self._grown(state)
+        sources = self._none if state.sources is None else state.sources
+        x = self._through(self._decoder, self._embedded(ids, before), own, state.slots, stop, before, sources, seen)
         if last and new > 1:
             x = Rows(*(np.ascontiguousarray(a[new - 1 :: new]) for a in x))
-        return self._normed("decoder_norm", x)
+        return x
 
-    def _keep(self, state: FusedState, number: int, h: Rows, new: int) -> None:
-        """The keys and values of the last ``new`` tokens go into the cache."""
-        length = state.length
-        if number == len(state.own):
-            state.own.append(self._room(len(state.slots), max(ROOM, length)))
-        old = state.own[number]
-        if old[0].shape[1] < length:
-            state.own[number] = self._room(len(old[0]), max(2 * old[0].shape[1], length))
-            for a, b in zip(state.own[number], old, strict=True):
-                a[:, : b.shape[1]] = b
-        columns = state.own[number][0].shape[1]
-        places = state.slots[:, None].astype(np.int64) * columns + np.arange(length - new, length)
-        self._keys(f"decoder.{number}.self_attention", h, state.own[number], places.reshape(-1))
+    def _grown(self, state: FusedState) -> Keys:
+        """The cache of keys and values, with room for all tokens."""
+        old = state.own
+        if old is None:
+            state.own = self._keys(self.shape.layers, len(state.slots), max(ROOM, state.length))
+        elif old[0].shape[2] < state.length:
+            state.own = self._keys(*old[0].shape[:2], max(2 * old[0].shape[2], state.length))
+            for part in (0, 2):
+                state.own[part][:, :, : old[0].shape[2]] = old[part]
+                state.own[part + 1][..., : old[1].shape[3]] = old[part + 1]
+        assert state.own is not None
+        return state.own
 
-    def _room(self, texts: int, columns: int) -> Keys:
-        q, scale = (texts, columns, self.shape.heads, self.shape.head_width), (texts, columns, self.shape.heads)
-        return np.empty(q, np.int8), np.empty(scale, np.int64), np.empty(q, np.int8), np.empty(scale, np.int64)
+
+def _places(keys: Keys, slots: Array, first: int, last: int) -> tuple[Array, Array]:
+    """Where keys and values of the columns [first, last) of each slot go, and the scales of their first head."""
+    columns, (heads, padded) = keys[0].shape[2], keys[1].shape[2:]
+    which, own = slots[:, None].astype(np.int64), np.arange(first, last)
+    return (which * columns + own).reshape(-1), (which * (heads * padded) + own).reshape(-1)
 
 
 def opened(model: PropagatedModel, backend: str = "cpu") -> IntegerTransformer:

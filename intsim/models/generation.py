@@ -79,21 +79,22 @@ def _greedy_batch(
     model: Transformer[Any], chosen: list[int], sources: Sequence[Ids], made: list[list[int]], cache: bool
 ) -> None:
     state = model.start([[*sources[i], END] for i in chosen], cache=cache)
-    alive = np.array(chosen)
-    new = np.full((len(chosen), 1), BEGIN, np.int32)
-    room = {i: _room(model, len(sources[i]), 1, 0) for i in chosen}
+    rooms = {n: _room(model, n, 1, 0) for n in {len(sources[i]) for i in chosen}}
+    room = np.array([rooms[len(sources[i])] for i in chosen])
+    texts, lengths = np.empty((len(chosen), max(1, int(room.max()))), np.int32), np.zeros(len(chosen), np.int64)
+    alive, new, length = np.arange(len(chosen)), np.full((len(chosen), 1), BEGIN, np.int32), 0
     while len(alive):
-        tokens = model.next(state, new)
-        goes_on = np.array([
-            token not in (END, PAD) and len(made[i]) + 1 < room[i] for i, token in zip(alive, tokens, strict=True)
-        ])  # fmt: skip
-        for i, token in zip(alive, tokens, strict=True):
-            if token not in (END, PAD):
-                made[i].append(int(token))
+        tokens = np.asarray(model.next(state, new))
+        ended = (tokens == END) | (tokens == PAD)
+        texts[alive, length], lengths[alive] = tokens, np.where(ended, length, length + 1)
+        length += 1
+        goes_on = ~ended & (length < room[alive])
         if not goes_on.all():
             kept = np.flatnonzero(goes_on)
             state, alive, tokens = state.chosen(kept), alive[kept], tokens[kept]
         new = tokens[:, None]
+    for i, text, n in zip(chosen, texts, lengths, strict=True):
+        made[i] = text[:n].tolist()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def columns(r: Rung) -> int:
     return r.lanes * shape(r, False)[1]
 
 
-def tile(quads: bool) -> Emit:
+def tile(quads: bool, sought: bool = False) -> Emit:
     """``c = start + a b`` for one tile, or for a stretch of its steps.
 
     Addresses of ``a`` (rows lda bytes apart), the panel, ``c`` (rows ldc bytes apart) and the int32 that
@@ -37,8 +37,9 @@ def tile(quads: bool) -> Emit:
     """
 
     def emit(
-        builder: Any, machine: Machine, a: Any, lda: Any, b: Any, c: Any, ldc: Any, steps: Any, start: Any, lds: Any
-    ) -> None:
+        builder: Any, machine: Machine, a: Any, lda: Any, b: Any, c: Any, ldc: Any, steps: Any, start: Any, lds: Any,
+        *bars: Any,
+    ) -> Any:  # fmt: skip
         v = Vectors(builder, rung(machine))
         rows, vectors = shape(v.rung, quads)
         size = 4 * v.rung.lanes
@@ -58,8 +59,28 @@ def tile(quads: bool) -> Emit:
             row = builder.add(c, builder.mul(ldc, I64(r)))
             for j in range(vectors):
                 v.store(acc[r * vectors + j], v.at(row, size * j))
+        if not sought:
+            return None
+        above = v.constant(0)
+        for r in range(rows):
+            bar = v.splat(v.load(v.at(bars[0], 4 * r), I32))
+            for j in range(vectors):
+                above = builder.or_(above, builder.sext(builder.icmp_signed(">", acc[r * vectors + j], bar), v.type))
+        return builder.zext(v.call(f"llvm.vector.reduce.or.v{v.rung.lanes}i32", I32, above), I64)
 
     return emit
+
+
+def by_rung(builder: Any, machine: Machine, *values: Any) -> Any:
+    """All steps of a tile for weights laid out once: quads where an instruction adds four exact products.
+
+    The arguments of ``tile`` but for ``lds``; with one more, those of a tile that is ``sought``.
+    """
+    emit = tile(rung(machine).quads is not None, sought=len(values) == SOUGHT)
+    return emit(builder, machine, *values[:7], I64(0), *values[7:])
+
+
+SOUGHT = 8  # arguments
 
 
 def block(span: int, quads: bool) -> Emit:
@@ -162,6 +183,9 @@ lanes = _number(lambda r: r.lanes)
 width = _number(columns)
 rows_of_pairs = _number(lambda r: shape(r, False)[0])
 rows_of_quads = _number(lambda r: shape(r, True)[0])
+by_quads = _number(lambda r: int(r.quads is not None))
+tile_of_steps = instructions(by_rung, SOUGHT - 1)
+tile_sought = instructions(by_rung, SOUGHT)
 stretch_of_pairs = instructions(tile(quads=False), 8)
 tile_of_pairs = instructions(_whole(tile(quads=False)), 7)
 block_of_pairs = instructions(block(2, quads=False), 6)

@@ -17,7 +17,7 @@ from intsim.ops.propagate import Activation, Centring, _cpu_scale as scale, _cpu
 from intsim.scalar import scale as program
 
 NEVER = -(2**31) + 1  # a least value that no value is below
-WIDE = 2**15 - 1  # of a norm's c before the gain
+AT_ONCE = scale.AT_ONCE  # rows that are worked on together
 
 
 def packed(mantissa: Any, exponent: Any) -> Any:
@@ -32,25 +32,43 @@ def unpack(scales: Any, mantissa: Any, exponent: Any) -> None:
 
 
 @portable
-def narrowed(x: Int, turns: Int, top: Int, least: Int, out: Int, size: Int, qmax: Int, whole: Int, policy: Int) -> Int:
-    """int32 at the address ``x`` to ``size`` bytes each at ``out``; the ratio by which they came there."""
-    by = scale.ratio_of(max(top, 1), qmax, whole, policy)
+def narrowed(x: Int, turns: Int, by: Int, least: Int, out: Int, size: Int) -> None:
+    """int32 at the address ``x`` by the ratio ``by`` to ``size`` bytes each at ``out``."""
     if size == 1:
         vectors.narrowed8(x, out, turns, least, scale.mantissa_of(by), scale.down(by))
     else:
         vectors.narrowed16(x, out, turns, least, scale.mantissa_of(by), scale.down(by))
-    return by
 
 
-def _rescale_rows(
-    x: Any, scales: Any, q: Any, made: Any, qmax: int, policy: int, relu: int, first: int, last: int
-) -> None:
-    n = x.shape[1]
-    turns, least, whole = n // vectors.lanes(), 0 if relu else NEVER, scale.of_integer(qmax)
-    for i in range(first, last):
-        at, into = x.ctypes.data + 4 * n * i, q.ctypes.data + q.itemsize * n * i
-        top = vectors.largest_relu(at, turns) if relu else vectors.largest(at, turns)
-        made[i] = scale.multiply(scales[i], narrowed(at, turns, top, least, into, q.itemsize, qmax, whole, policy))
+@portable
+def narrowing(count: Int, top: Int, of: Int, by: Int, made: Int, policy: Int, size: Int) -> None:
+    """Of ``count`` AT_ONCE rows, at addresses: the largest and the scale to the ratio that fits ``size`` bytes, and
+    the scale by it."""
+    if size == 1:
+        scale.narrowing8(count, top, of, by, made, policy)
+    else:
+        scale.narrowing16(count, top, of, by, made, policy)
+
+
+@portable
+def rescaled(x: Any, scales: Any, q: Any, made: Any, policy: Int, relu: Int, first: Int, last: Int) -> None:
+    """``propagate.rescale`` of rows."""
+    n, size, by = x.shape[1], q.itemsize, np.zeros((2, AT_ONCE), np.int64)
+    turns, least, top, of = n // vectors.lanes(), 0 if relu else NEVER, by[0].ctypes.data, by[1].ctypes.data
+    for at in range(first, last, AT_ONCE):
+        count = min(AT_ONCE, last - at)
+        for r in range(count):
+            z, by[1, r] = x.ctypes.data + 4 * n * (at + r), scales[at + r]
+            by[0, r] = vectors.largest_relu(z, turns) if relu else vectors.largest(z, turns)
+        narrowing(1, top, of, top, of, policy, size)
+        for r in range(count):
+            i = at + r
+            narrowed(x.ctypes.data + 4 * n * i, turns, by[0, r], least, q.ctypes.data + size * n * i, size)
+            made[i] = by[1, r]
+
+
+def _rescale_rows(x: Any, scales: Any, q: Any, made: Any, policy: int, relu: int, first: int, last: int) -> None:
+    rescaled(x, scales, q, made, policy, relu, first, last)
 
 
 rescale_rows: Any = kernel(_rescale_rows, "propagate.rescale.rows")
@@ -60,51 +78,65 @@ def rescale(x: Any, out: Any, p: Any) -> None:
     """``propagate.rescale``."""
     m, n = x.x.shape
     scales, made = packed(x.mantissa, x.exponent), np.empty(m, np.int64)
-    behind = int(p.dtype.qmax), int(p.policy), int(p.activation == Activation.RELU)
+    behind = int(p.policy), int(p.activation == Activation.RELU)
     shared_out(lambda first, last: rescale_rows(x.x, scales, out.q, made, *behind, first, last), m, m * n // 8)
     unpack(made, out.mantissa, out.exponent)
 
 
+def _of_norm(s: Any, norm: Any, top: Any, width: Any, policy: Any, gain: Any, of_bias: Any) -> tuple[Any, ...]:
+    """Of the sum and the largest of a row's magnitudes: what brings c to 15 bits; then ``matched``."""
+    wide = s.ratio_of(top, 15, policy)
+    own = s.quotient(s.of_integer(s.larger(norm, s.number(1))), width)
+    own = s.multiply(s.multiply(own, wide), gain)
+    match = s.smaller(own, of_bias)
+    return wide, s.quotient(match, own), s.quotient(match, of_bias), match
+
+
+_scales_of_norm = scale.each(_of_norm, 2, 4, 4)
+
+
 @portable
-def added(x: Int, of_x: Int, left: Int, y: Int, of_y: Int, z: Int, turns: Int) -> tuple[Int, Int]:
-    """``propagate.add`` of a row: int16 at ``x``, int32 at ``y`` to int32 at ``z``; the largest and the scale."""
-    of_x += left << 32
-    match = min(of_x, of_y)
-    by_x, by_y = scale.quotient(match, of_x), scale.quotient(match, of_y)
-    top = vectors.matched16(
-        x, left, scale.mantissa_of(by_x), scale.down(by_x), y, 0, scale.mantissa_of(by_y), scale.down(by_y), z, turns
+def normed(x: Any, weight: Any, bias: Any, gain: Int, of_bias: Int, q: Any, made: Any, policy: Int, exact: Int,
+           first: Int, last: Int) -> None:  # fmt: skip
+    """``propagate.l1_norm`` of rows."""
+    n, size = x.shape[1], q.itemsize
+    turns, rounding, times = (
+        n // vectors.lanes(),
+        np.int64(Rounding.TIES_TO_AWAY),
+        np.int64(n) if exact else np.int64(1),
     )
-    return top, match
-
-
-def _norm_rows(x: Any, weight: Any, bias: Any, gain: int, of_bias: int, q: Any, made: Any, qmax: int, policy: int,
-               exact: int, first: int, last: int) -> None:  # fmt: skip
-    n = x.shape[1]
-    turns, rounding = n // vectors.lanes(), np.int64(Rounding.TIES_TO_AWAY)
-    width, whole, full = scale.of_integer(n), scale.of_integer(qmax), scale.of_integer(WIDE)
+    width = scale.of_integer(n)
     part, part_exponent = program.quotient(
         np.int64(2**30), np.int64(-30), np.int64(scale.mantissa_of(width)), np.int64(scale.exponent_of(width))
     )
-    y, found = np.empty(n, np.int32), np.empty(1, np.int64)
-    for i in range(first, last):
-        at = x.ctypes.data + 2 * n * i
-        less, times = vectors.total(at, turns), np.int64(n)
-        if not exact:
-            less, times = program.apply(less, part, part_exponent, rounding), np.int64(1)
-        norm = vectors.deviation(at, turns, times, less, found.ctypes.data)
-        own = scale.quotient(scale.of_integer(max(norm, 1)), width)
-        wide = scale.ratio_of(max(found[0], 1), WIDE, full, policy)
-        own = scale.multiply(scale.multiply(own, wide), gain)
-        match = min(own, of_bias)
-        by, add = scale.quotient(match, own), scale.quotient(match, of_bias)
-        top = vectors.gained(
-            at, turns, times, less, scale.mantissa_of(wide), scale.down(wide), weight.ctypes.data,
-            scale.mantissa_of(by), scale.down(by), bias.ctypes.data, scale.mantissa_of(add), scale.down(add),
-            y.ctypes.data,
-        )  # fmt: skip
-        into = q.ctypes.data + q.itemsize * n * i
-        to = narrowed(y.ctypes.data, turns, top, NEVER, into, q.itemsize, qmax, whole, policy)
-        made[i] = scale.multiply(match, to)
+    y, mean, by = np.empty((AT_ONCE, n), np.int32), np.empty(AT_ONCE, np.int64), np.zeros((6, AT_ONCE), np.int64)
+    norm, top, wide = by[0].ctypes.data, by[1].ctypes.data, by[2].ctypes.data
+    to, add, match = by[3].ctypes.data, by[4].ctypes.data, by[5].ctypes.data
+    for at in range(first, last, AT_ONCE):
+        count = min(AT_ONCE, last - at)
+        for r in range(count):
+            row = x.ctypes.data + 2 * n * (at + r)
+            less = vectors.total(row, turns)
+            if not exact:
+                less = program.apply(less, part, part_exponent, rounding)
+            mean[r], by[0, r] = less, vectors.deviation(row, turns, times, less, top + 8 * r)
+        _scales_of_norm(1, norm, top, wide, to, add, match, width, policy, gain, of_bias)
+        for r in range(count):
+            by[1, r] = vectors.gained(
+                x.ctypes.data + 2 * n * (at + r), turns, times, mean[r], scale.mantissa_of(by[2, r]),
+                scale.down(by[2, r]), weight.ctypes.data, scale.mantissa_of(by[3, r]), scale.down(by[3, r]),
+                bias.ctypes.data, scale.mantissa_of(by[4, r]), scale.down(by[4, r]), y.ctypes.data + 4 * n * r,
+            )  # fmt: skip
+        narrowing(1, top, match, top, match, policy, size)
+        for r in range(count):
+            i = at + r
+            narrowed(y.ctypes.data + 4 * n * r, turns, by[1, r], NEVER, q.ctypes.data + size * n * i, size)
+            made[i] = by[5, r]
+
+
+def _norm_rows(x: Any, weight: Any, bias: Any, gain: int, of_bias: int, q: Any, made: Any, policy: int, exact: int,
+               first: int, last: int) -> None:  # fmt: skip
+    normed(x, weight, bias, gain, of_bias, q, made, policy, exact, first, last)
 
 
 norm_rows: Any = kernel(_norm_rows, "propagate.l1_norm.rows")
@@ -114,7 +146,7 @@ def norm_arguments(p: Any) -> tuple[Any, ...]:
     """The record of ``propagate.l1_norm`` as ``norm_rows`` takes it: (before the results, behind them)."""
     scales = packed(p.weight_mantissa, p.weight_exponent), packed(p.bias_mantissa, p.bias_exponent)
     before = (p.weight.astype(np.int32), p.bias.astype(np.int32), *map(int, scales))
-    return before, (int(p.dtype.qmax), int(p.policy), int(p.centring == Centring.EXACT))
+    return before, (int(p.policy), int(p.centring == Centring.EXACT))
 
 
 def l1_norm(x: Any, out: Any, p: Any) -> None:

@@ -144,7 +144,7 @@ def channels(lanes: int, mantissa: Any, shift: Any, bias: Any) -> Any:
     return made
 
 
-def _rows(emit: Callable[..., Any]) -> Emit:
+def on_rows(emit: Callable[..., Any]) -> Emit:
     def made(builder: Any, machine: Machine, *values: Any) -> Any:
         return emit(Rows(builder, rung(machine)), *values)
 
@@ -173,7 +173,7 @@ def _finished(relu: bool, moves: bool) -> Emit:
         loop.end([build.add(at, step), build.add(about, I64(CHANNEL * 4 * v.rung.lanes)), top])
         return v.largest(top)
 
-    return _rows(emit)
+    return on_rows(emit)
 
 
 def _matched(x: Any, y: Any) -> Emit:
@@ -197,7 +197,7 @@ def _matched(x: Any, y: Any) -> Emit:
         loop.end([build.add(turn, I64(1)), top])
         return v.largest(top)
 
-    return _rows(emit)
+    return on_rows(emit)
 
 
 def _narrowed(out_type: Any) -> Emit:
@@ -213,7 +213,7 @@ def _narrowed(out_type: Any) -> Emit:
         v.store(made, build.add(out, build.mul(turn, I64(v.rung.lanes * out_type.width // 8))))
         loop.end([build.add(turn, I64(1))])
 
-    return _rows(emit)
+    return on_rows(emit)
 
 
 def _largest(relu: bool) -> Emit:
@@ -226,7 +226,7 @@ def _largest(relu: bool) -> Emit:
         loop.end([build.add(at, I64(4 * v.rung.lanes)), top])
         return v.largest(top)
 
-    return _rows(emit)
+    return on_rows(emit)
 
 
 def _total(v: Rows, x: Any, turns: Any) -> Any:
@@ -269,40 +269,6 @@ def _gained(v: Rows, x: Any, turns: Any, times: Any, less: Any, wide: Any, wide_
     return v.largest(top)
 
 
-def _scores(v: Rows, q: Any, k: Any, apart: Any, count: Any, turns: Any, out: Any) -> None:
-    """The int32 products of the int8 at ``q`` with each of ``count`` >= 1 rows, ``apart`` bytes apart from ``k``.
-
-    turns: registers of int16 in a row.
-    """
-    build, short = v.builder, ir.VectorType(I8, 2 * v.rung.lanes)
-
-    def words(address: Any) -> Any:
-        return v.cast(build.sext(v.load(address, short), v.of(I16)), I32)
-
-    keys = Loop(build, count, [k, out])
-    key, into = keys.values
-    inner = Loop(build, turns, [I64(0), v.constant(0)])
-    at, total = inner.values
-    total = v.add_pairs(total, words(build.add(q, at)), words(build.add(key, at)))
-    inner.end([build.add(at, I64(2 * v.rung.lanes)), total])
-    build.store(v.sum(total), build.inttoptr(into, I32.as_pointer()))
-    keys.end([build.add(key, apart), build.add(into, I64(4))])
-
-
-def _mixed(v: Rows, weights: Any, values: Any, apart: Any, count: Any, turns: Any, out: Any) -> None:
-    """The int32 sum of ``count`` >= 1 rows of int8, each times its int32 weight below 2**15."""
-    build = v.builder
-    columns = Loop(build, turns, [values, out])
-    value, into = columns.values
-    keys = Loop(build, count, [value, weights, v.constant(0)])
-    at, weight, total = keys.values
-    # the upper halves of a weight are 0, so those of the values do not count
-    total = v.add_pairs(total, v.widened(at, I8), v.splat(v.load(weight, I32)))
-    keys.end([build.add(at, apart), build.add(weight, I64(4)), total])
-    v.store(total, into)
-    columns.end([build.add(value, I64(v.rung.lanes)), build.add(into, I64(4 * v.rung.lanes))])
-
-
 def _brought(v: Rows, z: Any, turns: Any, by: Any, down: Any) -> None:
     """int32 by one ratio, in place."""
     build, ratio = v.builder, v.ratio(by, down)
@@ -341,10 +307,8 @@ narrowed8 = instructions(_narrowed(I8), 6)
 narrowed16 = instructions(_narrowed(I16), 6)
 largest = instructions(_largest(relu=False), 2)
 largest_relu = instructions(_largest(relu=True), 2)
-total = instructions(_rows(_total), 2)
-deviation = instructions(_rows(_deviation), 5)
-gained = instructions(_rows(_gained), 13)
-scores = instructions(_rows(_scores), 6)
-mixed = instructions(_rows(_mixed), 6)
-brought = instructions(_rows(_brought), 4)
-folded = instructions(_rows(_folded), 5)
+total = instructions(on_rows(_total), 2)
+deviation = instructions(on_rows(_deviation), 5)
+gained = instructions(on_rows(_gained), 13)
+brought = instructions(on_rows(_brought), 4)
+folded = instructions(on_rows(_folded), 5)
