@@ -14,7 +14,7 @@ from intsim.registry import get
 
 MATMUL, LINEAR = get("matmul.integer"), get("linear.single_rounding")
 DRAW = np.random.default_rng(8)
-A, B = (DRAW.integers(-128, 128, shape).astype(np.int8) for shape in ((40, 70), (33, 70)))
+A, B = (DRAW.integers(-128, 128, shape).astype(np.int8) for shape in ((60, 70), (33, 70)))
 WANTED = A.astype(np.int64) @ B.astype(np.int64).T
 
 
@@ -53,9 +53,9 @@ def packings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     counted: list[Any] = []
     real = _cpu_panels.pack
 
-    def pack(b: Any, *zero_point: Any) -> Any:
+    def pack(b: Any, *zero_point: Any, **fields: Any) -> Any:
         counted.append(b.shape)
-        return real(b, *zero_point)
+        return real(b, *zero_point, **fields)
 
     monkeypatch.setattr(_cpu_integer, "_ready", lambda products: True)
     monkeypatch.setattr(_cpu_panels, "pack", pack)
@@ -96,7 +96,7 @@ def test_stages_of_a_composition_keep_the_constants_too(packings: list[Any]) -> 
 
 
 def test_nibbles_and_zero_points_of_rows(packings: list[Any]) -> None:
-    packed, zero_points = B[:, :35].copy().view(np.uint8), DRAW.integers(0, 256, 40).astype(np.uint8)
+    packed, zero_points = B[:, :35].copy().view(np.uint8), DRAW.integers(0, 256, 60).astype(np.uint8)
     for name, p, a, b, rest in (
         ("matmul.integer", MATMUL.params(b=intsim.int4), A, packed, ()),
         ("matmul.row_zero_points", get("matmul.row_zero_points").params(), A.view(np.uint8), B, (zero_points,)),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -71,6 +74,14 @@ def test_rescale(seed: int, rows: int, registers: int) -> None:
     )
 
 
+@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("dtype", [int8, int16], ids=str)
+def test_rescale_where_the_largest_just_fits(dtype: Any, policy: Policy) -> None:
+    tops = np.array([(dtype.qmax << shift) + more for shift in range(14) for more in (-1, 0, 1)], np.int32)
+    x = np.repeat(tops[:, None], 16, axis=1)
+    equal("propagate.rescale", rescale.Params(dtype, policy), x, *scales(np.random.default_rng(1), len(x)))
+
+
 @SEEDS
 @FEW
 def test_l1_norm(seed: int, rows: int, registers: int) -> None:
@@ -107,7 +118,7 @@ def test_embed(seed: int, rows: int, registers: int) -> None:
 @FEW
 def test_attention(seed: int, rows: int, registers: int) -> None:
     draw = np.random.default_rng(seed)
-    (texts, keys, heads), c, d = (draw.integers(1, 4), draw.integers(1, 9), draw.integers(1, 4)), 32, 16 * registers
+    (texts, keys, heads), c, d = (draw.integers(1, 4), draw.integers(1, 9), draw.integers(1, 7)), 32, 32 * registers
 
     def operand(tokens: int, width: int) -> Any:
         q = integers(draw, (texts, tokens, heads, width), -127, 127, np.int8)
@@ -153,7 +164,18 @@ def test_fused_linear_layers(seed: int, rows: int, registers: int) -> None:
         q, made = np.empty((rows, groups, n // groups), np.int8), np.empty((rows, groups), np.int64)
         places = draw.permutation(rows)
         fused.rescaled_rows(
-            x, of_x, layer.numbers, q, made.reshape(-1), places, groups * places, 1, int(policy), relu, 0, rows
+            x,
+            of_x,
+            layer.numbers,
+            q,
+            made.reshape(-1),
+            places,
+            groups * places,
+            fused.HEADS,
+            int(policy),
+            relu,
+            0,
+            rows,
         )
         how = rescale.Params(int8, policy, activation=Activation(relu))
         parts = prepare("propagate.rescale", p=how, tuned=False)(
@@ -185,6 +207,19 @@ def test_the_best_column(seed: int, rows: int, registers: int) -> None:
     fused.best_rows(x, layer.numbers, layer.least, best, 0, rows)
     z = prepare("linear.propagated", p=p, tuned=False)(x, *scales(draw, rows), weight)[0]
     np.testing.assert_array_equal(best, z.argmax(axis=-1))
+
+
+@pytest.mark.parametrize("later", [17, 40, 70, 130])
+def test_a_column_of_a_later_panel_that_is_best_by_one(later: int) -> None:
+    """For results of 0, of 1 and below 0; equal ones do not count."""
+    for first, more in ((5, 1), (0, 1), (-1, 1), (-9, 1), (5, 0), (-9, 0)):
+        weight = np.full((150, 16), -20, np.int8)
+        weight[3], weight[later] = first, first + more
+        p = linear.Params.from_scales((np.full(150, 2**30, np.int32), np.full(150, -20, np.int16)))
+        layer = fused.layer(weight, prepare("propagate.bias", p=p.bias).kernel_record(m=1, n=150))
+        x, best = np.eye(2, 16, dtype=np.int8), np.empty(2, np.int32)
+        fused.best_rows(x, layer.numbers, layer.least, best, 0, 2)
+        assert best.tolist() == [later if more else 3] * 2
 
 
 @given(seed=st.integers(0, 2**32 - 1))
@@ -256,3 +291,20 @@ def test_channels_lie_by_turns(lanes: int) -> None:
         np.testing.assert_array_equal(made[turn, 2:4], 1 << (29 + own % 5).reshape(-1, 2).T)
         np.testing.assert_array_equal(made[turn, 6:8], own.reshape(-1, 2).T)
         np.testing.assert_array_equal(made[turn, 8].copy().view(np.int32), -own)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("name", ["spelled out", "sse2"])
+def test_rows_of_other_machines(name: str) -> None:
+    """The tests of this file with registers of 16 and of 4 lanes, by bytes and by pairs; uncompiled: that is quick."""
+    tests = ("attention", "fused_linear_layers", "the_best_column", "l1_norm")
+    chosen = [f"{__file__}::test_{test}" for test in tests]
+    script = (
+        "import pytest\nfrom intsim.backends import vectors\n"
+        "every = (*vectors.RUNGS, vectors.Rung('spelled out', 16, quads=''))\n"
+        f"vectors.RUNGS = tuple(r for r in every if r.name == {name!r})\n"
+        f"raise SystemExit(pytest.main(['-q', '-n', '0', '-p', 'no:cacheprovider', *{chosen!r}]))\n"
+    )
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert "4 passed" in done.stdout, done.stdout + done.stderr

@@ -23,6 +23,7 @@ def test_dynamic_token(dtype: IntType) -> None:
     equal("quantize.dynamic_token", get("quantize.dynamic_token").params(dtype), x)
 
 
+@pytest.mark.compiled  # millions of elements
 def test_dynamic_token_for_every_element_of_some_rows() -> None:
     """All int16 beside the largest one, and beside tops whose ties lie close to other quotients."""
     for top in (2**15 - 1, 2**15 - 2, 32512, 254, 255):

@@ -28,7 +28,6 @@ FOR_A_WARP = 32  # elements of a row from which on it is a warp's, where the pro
 FOR_A_BLOCK = 2048  # and a block's, where the rows are fewer than FEW_ROWS a multiprocessor
 FEW_ROWS = 16
 WARPS = 4  # rows a block, a warp each
-EARLY = (9, 0)  # from this compute capability on, a kernel may start while the one before it ends
 
 
 def run(name: str, program: Program, queue: Queue, x: Any, out: Any, size: int) -> None:
@@ -36,8 +35,8 @@ def run(name: str, program: Program, queue: Queue, x: Any, out: Any, size: int) 
     lanes = lanes_a_row(program, x, out, queue.gpu)
     grid, block = by_lanes(out[0], lanes) if lanes > 1 else spread(program, out[0], queue.gpu)
     walks = len(grid) > 1 and grid[1] * block[1] < out[0].shape[0]
-    early = queue.gpu.capability >= EARLY and not queue.gpu.simulated
-    queue.launch(device_kernel(name, program, lanes, walks, early), grid, block, x, out, queue.record, size)
+    kernel = device_kernel(name, program, lanes, walks, queue.gpu.early)
+    queue.launch(kernel, grid, block, x, out, queue.record, size)
 
 
 def lanes_a_row(program: Program, x: Any, out: Any, gpu: Gpu) -> int:

@@ -27,6 +27,7 @@ class Gpu(Protocol):
     capability: tuple[int, int]
     multiprocessors: int
     simulated: bool
+    early: bool  # a kernel may start while the one before it ends
 
     def stream(self) -> int: ...  # intsim's own, for host arrays
     def wait(self, stream: int, other: int) -> None: ...

@@ -25,6 +25,11 @@ from intsim.backends.cuda_exchange import LEGACY_STREAM
 from intsim.backends.cuda_launch import Call
 
 LEAST_CAPABILITY = (7, 0)
+EARLY = (
+    (9, 0),
+    12030,
+)  # compute capability, and the driver's CUDA, from which on graphs know of kernels that start early
+MOST_KEPT = 1024  # launch configurations
 _LAUNCHING = threading.Lock()
 _SUCCESS = cu.CUresult.CUDA_SUCCESS
 
@@ -71,6 +76,7 @@ class RealGpu:
                 f"{self.name} has compute capability {major}.{minor}: intsim needs {LEAST_CAPABILITY[0]}."
                 f"{LEAST_CAPABILITY[1]} or higher"
             )
+        self.early = self.capability >= EARLY[0] and _done(cu.cuDriverGetVersion()) >= EARLY[1]
         self._number = _done(cu.cuDeviceGet(index))
         self._context = _done(cu.cuDevicePrimaryCtxRetain(self._number))
         self.multiprocessors = int(self._device.properties.multiprocessor_count)
@@ -186,7 +192,9 @@ class RealGpu:
         key = *call.grid, *call.block, call.shared
         with _LAUNCHING:  # the stream is a field of what is kept
             if key not in self._early:
-                self._early[key] = _early(key)
+                if len(self._early) == MOST_KEPT:
+                    self._early.clear()
+                self._early[key] = _starting_early(key)
             self._early[key].hStream = stream
             status = cu.cuLaunchKernelEx(self._early[key], call.loaded[0], call.packed.address, 0)[0]
             if status != _SUCCESS:
@@ -209,7 +217,7 @@ class RealGpu:
         return _Graph(self, ready)
 
 
-def _early(key: tuple[int, ...]) -> Any:
+def _starting_early(key: tuple[int, ...]) -> Any:
     attribute, config = cu.CUlaunchAttribute(), cu.CUlaunchConfig()
     attribute.id = cu.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
     attribute.value.programmaticStreamSerializationAllowed = 1

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import CodeType
 from typing import Any
 
+COMPILED = "co_code", "co_names", "co_consts", "co_varnames"  # what a function's text became
 JOINS = {"max": "greatest_of_lanes", "min": "least_of_lanes", "sum": "total_of_lanes"}
 
 
@@ -28,7 +30,7 @@ def shared_out(row: Any, lanes: Any) -> Callable[..., None] | None:
     """``row`` for ``lanes`` (of ``cuda_joins``), or None where nothing of it can be shared out."""
     try:
         return _Sharing(lanes).function(row)
-    except (NotShared, OSError):  # OSError: an installation without sources
+    except (NotShared, OSError, SyntaxError, ValueError):  # no source, or none that can be read
         return None
 
 
@@ -42,17 +44,14 @@ class _Sharing:
         plain = getattr(function, "py_func", function)
         if plain.__closure__:
             raise NotShared(f"{plain.__name__} is made by a factory")
-        (made,) = ast.parse(textwrap.dedent(inspect.getsource(plain))).body
-        assert isinstance(made, ast.FunctionDef)
+        made = _text(plain)
         callees: dict[str, Any] = {}
         self._globals, outer = plain.__globals__, getattr(self, "_globals", None)
         body, count = self._statements(made.body, callees, [])
         self._globals = outer
         if not count:
             return None
-        made.body, made.decorator_list, made.returns = body, [], None
-        for argument in made.args.args:
-            argument.annotation = None
+        made.body = body
         module = ast.fix_missing_locations(ast.Module([made], []))
         space = {**plain.__globals__, **self.names, **callees, "LANES": self.lanes.count}
         exec(compile(module, f"<{plain.__name__} by {self.lanes.count} lanes>", "exec"), space)
@@ -107,6 +106,21 @@ class _Sharing:
         # Before it writes, every lane has read what it may read; behind it, every lane sees what was written.
         meet: list[ast.stmt] = [ast.Expr(_call("meet"))] if _written(loop.body) else []
         return [*before, *meet, loop, *behind, *meet]
+
+
+def _text(function: Any) -> ast.FunctionDef:
+    """What the function was compiled from, without decorators and annotations."""
+    source = Path(function.__code__.co_filename).read_text()
+    kept = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
+    codes = compile(source, function.__code__.co_filename, "exec", dont_inherit=True).co_consts
+    code = next((c for c in codes if isinstance(c, CodeType) and c.co_name == function.__name__), None)
+    if code is None or any(getattr(code, n) != getattr(function.__code__, n) for n in COMPILED):
+        raise NotShared(f"the file of {function.__name__} has changed since it was read")
+    made = kept[function.__name__]
+    made.decorator_list, made.returns = [], None
+    for argument in made.args.args:
+        argument.annotation = None
+    return made
 
 
 def _carried(loop: ast.For, behind: Sequence[ast.stmt]) -> dict[str, str] | None:

@@ -1,8 +1,8 @@
 """The Integer Transformer on the CPU at speed: the same integers, by kernels that each do many steps.
 
 All layers are one call: a linear layer leaves as int8 for the next one, or goes into the residual sum, while
-its rows are in the cache. The search for the best token keeps no logits; nothing is checked twice. Models whose options or
-sizes the kernels do not serve, traces, and decodings without a cache take the general way.
+its rows are in the cache. The search for the best token keeps no logits; nothing is checked twice. Models
+whose options or sizes the kernels do not serve, traces, and decodings without a cache take the general way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from intsim.numerics import Rounding, int16, uint8
 from intsim.ops.propagate import WHOLE, Centring, Probabilities, _cpu_rows as rows
 from intsim.ops.propagate._cpu_rows import embed_rows, rescale_rows
 
-# int8 [layers, slots, columns, heads, width], packed scales [layers, slots, heads, whole registers of columns]; twice
+# int8 [layers, slots, columns, heads, width], packed scales as ``attend_rows`` takes them, a layer before; twice
 Keys = tuple[Array, Array, Array, Array]
 # the attentions of a layer: its name and the linear maps that the layer has of it
 PARTS = ("self", ("key", "value", "query", "out")), ("cross", ("query", "out"))
@@ -61,7 +61,8 @@ class FusedState(State):
                 return []
             made: list[list[Array]] = [[] for _ in part[0]]
             for q, packed in (part[:2], part[2:]):
-                scale = packed[:, self.slots, :, :columns].swapaxes(2, 3)
+                scale = packed[:, self.slots].swapaxes(2, 3)[:, :, :columns]
+                scale = scale.reshape(*scale.shape[:3], -1)[..., : q.shape[3]]
                 mantissa, exponent = (scale & 0xFFFFFFFF).astype(np.int32), (scale >> 32).astype(np.int16)
                 for layer, *arrays in zip(made, q[:, self.slots, :columns], mantissa, exponent, strict=True):
                     layer += arrays
@@ -72,7 +73,7 @@ class FusedState(State):
 
 
 def _at(part: Keys | None, slots: Array) -> Keys | None:
-    return part and (part[0][:, slots], part[1][:, slots], part[2][:, slots], part[3][:, slots])
+    return part and (part[0].take(slots, 1), part[1].take(slots, 1), part[2].take(slots, 1), part[3].take(slots, 1))
 
 
 def serves(model: PropagatedModel, backend: str) -> bool:
@@ -165,7 +166,7 @@ class FusedTransformer(IntegerTransformer):
 
     def _keys(self, number: int, texts: int, columns: int) -> Keys:
         shape = self.shape
-        scale = number, texts, shape.heads, attention.whole_registers(columns)
+        scale = number, texts, attention.groups_of(shape.heads), attention.whole_registers(columns), linear.HEADS
         q = number, texts, columns, shape.heads, shape.head_width
         return np.empty(q, np.int8), np.empty(scale, np.int64), np.empty(q, np.int8), np.empty(scale, np.int64)
 
@@ -190,7 +191,10 @@ class FusedTransformer(IntegerTransformer):
         h, d = self.shape.heads, self.shape.head_width
         for i in range(self.shape.layers):
             for part, q, scale in (("key", *sources[:2]), ("value", *sources[2:])):
-                of_layer, apart = self._maps[f"decoder.{i}.cross_attention.{part}"].numbers, scale.shape[-1]
+                of_layer, apart = (
+                    self._maps[f"decoder.{i}.cross_attention.{part}"].numbers,
+                    int(np.prod(scale.shape[3:])),
+                )
                 into = q[i].reshape(-1, h, d), scale[i].reshape(-1)
                 linear.rescaled_rows(*memory, of_layer, *into, places, spots, apart, self._policy, 0, 0, len(places))
         return FusedState(lengths, np.zeros((count, 0), np.int32), slots=slots, sources=sources)
@@ -247,19 +251,20 @@ class FusedTransformer(IntegerTransformer):
         if old is None:
             state.own = self._keys(self.shape.layers, len(state.slots), max(ROOM, state.length))
         elif old[0].shape[2] < state.length:
-            state.own = self._keys(*old[0].shape[:2], max(2 * old[0].shape[2], state.length))
+            number, texts, columns = old[0].shape[:3]
+            state.own = self._keys(number, texts, max(2 * columns, state.length))
             for part in (0, 2):
-                state.own[part][:, :, : old[0].shape[2]] = old[part]
-                state.own[part + 1][..., : old[1].shape[3]] = old[part + 1]
+                state.own[part][:, :, :columns] = old[part]
+                state.own[part + 1][:, :, :, : old[1].shape[3]] = old[part + 1]
         assert state.own is not None
         return state.own
 
 
 def _places(keys: Keys, slots: Array, first: int, last: int) -> tuple[Array, Array]:
     """Where keys and values of the columns [first, last) of each slot go, and the scales of their first head."""
-    columns, (heads, padded) = keys[0].shape[2], keys[1].shape[2:]
     which, own = slots[:, None].astype(np.int64), np.arange(first, last)
-    return (which * columns + own).reshape(-1), (which * (heads * padded) + own).reshape(-1)
+    slot = int(np.prod(keys[1].shape[2:]))
+    return (which * keys[0].shape[2] + own).reshape(-1), (which * slot + own * linear.HEADS).reshape(-1)
 
 
 def opened(model: PropagatedModel, backend: str = "cpu") -> IntegerTransformer:

@@ -100,13 +100,26 @@ def runners(
     if found["Attention"] != shape.layers:
         raise ValueError(f"the optimizer fused {found}; an attention a layer was wanted")
     better.save_model_to_file(str(fused))
-    made = {"ORT float32": _session(fused, ids, threads)}
+    made = {"ORT float32": _session(fused, ids, threads), **_openvino(real, ids, threads)}
     for name, narrow in (("ORT dynamic int8", False), ("ORT dynamic int8, 7-bit weights", True)):
         file = folder / f"{narrow}.onnx"
         told = {"DefaultTensorType": TensorProto.FLOAT}  # behind operators whose shapes ONNX does not know
         quantize_dynamic(fused, file, weight_type=QuantType.QInt8, reduce_range=narrow, extra_options=told)
         made[name] = _session(file, ids, threads)
     return made
+
+
+def _openvino(file: Path, ids: Array, threads: int) -> dict[str, Callable[[], Array]]:
+    """OpenVINO in float32, where it is installed. (Its integers need a calibrated model.)"""
+    try:
+        import openvino
+    except ImportError:
+        return {}
+    model = openvino.Core().read_model(file)
+    fields = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(model, "CPU", fields).create_infer_request()
+    feed = {"ids": ids.astype(np.int64)}
+    return {"OpenVINO float32": lambda: np.array(request.infer(feed)[0])}
 
 
 def _session(file: Path, ids: Array, threads: int) -> Callable[[], Array]:

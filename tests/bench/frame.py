@@ -5,8 +5,8 @@ the same work done by this package ("intsim") and by others. All ways run in one
 so that whatever else the machine does meets them alike. The figure is the median of the rounds; the
 ratio is the time of the other over the time of intsim: above 1, intsim is faster.
 
-With one thread the time is that of the thread's CPU (waiting for a core does not count), with more it
-is the clock's.
+With one thread the time is that of the process's CPU (waiting for a core does not count; a library may work in
+a thread of its own), with more it is the clock's.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Measured:
 
 
 def measure(case: Case, threads: int, rounds: int) -> Measured:
-    clock = time.thread_time if threads == 1 else time.perf_counter
+    clock = time.process_time if threads == 1 else time.perf_counter
     turns: dict[str, int] = {}
     for way, call in case.ways.items():
         call()  # compiles, allocates
@@ -76,7 +76,7 @@ def header(threads: int, rounds: int) -> str:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    kind = "thread CPU time" if threads == 1 else "wall time"
+    kind = "CPU time" if threads == 1 else "wall time"
     return f"{_processor()}; {threads} thread(s), {kind}, medians of {rounds}; Python {platform.python_version()}, " + (
         ", ".join(versions)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,13 @@ from intsim.oracle import cases, selftest
 from intsim.registry import all_ops, get
 
 ROWWISE = [op for op in all_ops() if isinstance(op.program, Rowwise)]
-
-
-IN_TURN = {"columns.to_front", "columns.back"}  # where a column goes is told by all columns before it
+# They count the places that they have filled, and where an element goes depends on the count.
+BY_A_THREAD = {"columns.back", "columns.to_front"}
 
 
 @pytest.mark.parametrize("op", ROWWISE, ids=lambda op: op.name)
-def test_every_program_is_shared_out(op: Op) -> None:
-    made = shared_out(op.program.row, cuda_joins.of_warp())  # type: ignore[union-attr]
-    assert (made is None) == (op.name in IN_TURN)
+def test_which_programs_are_shared_out(op: Op) -> None:
+    assert (shared_out(op.program.row, cuda_joins.of_warp()) is None) == (op.name in BY_A_THREAD)  # type: ignore[union-attr]
 
 
 def long_rows(op: Op) -> Any:
@@ -181,3 +180,26 @@ def added_to_the_rest(i: Any, x: Any, out: Any, p: Any) -> None:
 )
 def test_what_an_order_could_change_stays_in_order(row: Any) -> None:
     assert shared_out(row, cuda_joins.of_warp()) is None
+
+
+def total(i: Any, x: Any, out: Any, p: Any) -> None:
+    made = np.int64(0)
+    for j in range(x.q.shape[1]):
+        made += np.int64(x.q[i, j])
+    out.y[i] = made
+
+
+@pytest.mark.parametrize(
+    ("words", "others"),
+    [
+        ("made += np", "made -= np"),
+        ("made = np.int64(0)", "made = np.int64(1)"),
+        ("def total(", "def to("),
+        ("def", "("),
+    ],
+)
+def test_a_file_that_has_changed_since_is_left_alone(words: str, others: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = Path(__file__).read_text().replace(words, others)
+    assert shared_out(total, cuda_joins.of_warp()) is not None
+    monkeypatch.setattr(Path, "read_text", lambda _: changed)
+    assert shared_out(total, cuda_joins.of_warp()) is None

@@ -6,9 +6,11 @@ Everything of intsim is imported inside the functions: a module must not be load
 from __future__ import annotations
 
 import ast
+import importlib
+import itertools
 import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -35,8 +37,8 @@ def _differ(got: Sequence[Any], wanted: Sequence[Any]) -> bool:
 
 
 def arithmetic(ops: Sequence[str], drawn_for: Sequence[str], scalar: tuple[str, str] | None) -> str:
-    """Golden outputs, then property tests: of a ``scalar`` function (module, name), then drawn calls."""
-    return golden(ops) or (primitives(*scalar) if scalar else "") or drawn(drawn_for)
+    """Of a ``scalar`` function (module, name) its own tests; golden outputs; drawn calls."""
+    return (primitives(*scalar) if scalar else "") or golden(ops) or drawn(drawn_for)
 
 
 def golden(ops: Sequence[str]) -> str:
@@ -81,33 +83,49 @@ def _names(function: ast.FunctionDef) -> set[str]:
 
 
 def primitives(module: str, where: str) -> str:
-    """The tests of the scalar functions that go through ``where``: against the spec's, fractions and NumPy's floats."""
-    import pytest
+    """The tests of the scalar functions that go through ``where``: against the spec's, fractions and NumPy's floats.
 
+    They are called as pytest would call them, which takes longer to start than they take to run.
+    """
+    import pytest
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        "mutation",
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        max_examples=8,
+    )
+    settings.load_profile("mutation")
     reaching = {name for name in modules()[module].defined if (module, where) in closure([(module, name)])}
     chosen = []
     for subject in PRIMITIVES:
-        file = ROOT / "tests" / f"test_{subject}.py"
-        body = ast.parse(file.read_text()).body
+        body = ast.parse((ROOT / "tests" / f"test_{subject}.py").read_text()).body
         names = {f.name: _names(f) for f in body if isinstance(f, ast.FunctionDef)}
         for name in [n for n in names if n.startswith("test_")]:
             named = names[name]
             if (named | {n for helper in named & set(names) for n in names[helper]}) & reaching:
-                chosen.append(f"{file}::{name}")
-    options = [
-        "-q",
-        "-x",
-        "-n",
-        "0",
-        "-p",
-        "no:cacheprovider",
-        "--assert=plain",  # rewriting warns of what is loaded already, and a warning is no verdict
-        "--rootdir",
-        str(ROOT),
-        "-c",
-        str(ROOT / "pyproject.toml"),
-    ]
-    return "primitives" if chosen and pytest.main([*options, *chosen]) == pytest.ExitCode.TESTS_FAILED else ""
+                chosen.append(getattr(importlib.import_module(f"test_{subject}"), name))
+    for test in sorted(chosen, key=lambda t: hasattr(t, "hypothesis")):  # what draws comes last
+        for arguments in _arguments(test):
+            try:
+                test(**arguments)
+            except (Exception, pytest.fail.Exception):
+                return f"primitives {test.__name__}"
+    return ""
+
+
+def _arguments(test: Any) -> Iterator[dict[str, Any]]:
+    """What ``pytest.mark.parametrize`` gives to a test."""
+    lists = []
+    for mark in getattr(test, "pytestmark", []):
+        names, values = mark.args[:2]
+        named = names.split(",") if isinstance(names, str) else list(names)
+        lists.append([dict(zip(named, v if len(named) > 1 else (v,), strict=True)) for v in values])
+    for several in itertools.product(*lists):
+        yield {name: value for one in several for name, value in one.items()}
 
 
 def builders(ops: Sequence[str]) -> str:

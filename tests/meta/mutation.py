@@ -8,9 +8,9 @@
 
 A mutant lives in a forked process and never on disk. What judges it follows from what it can reach:
 
-- arithmetic (the spec or the program of some op goes through it): the golden outputs of those ops, then of
-  the composites made of them, replayed on spec and program, uncompiled; then the property tests: those of
-  the scalar functions, and drawn calls of the op on spec and program. With ``--judge systems``: the rows
+- arithmetic (the spec or the program of some op goes through it): of a scalar function its own tests; the
+  golden outputs of those ops, then of the composites made of them, replayed on spec and program, uncompiled;
+  then drawn calls of the op on spec and program. With ``--judge systems``: the rows
   of the installed wheels that those ops state, each system run once and its outputs kept.
 - a builder (host code that makes parameters or tables): the calls that the op states must still be those of
   its golden file, and stay within the bound of its oracle.
@@ -46,7 +46,7 @@ import click
 import judges
 from mutants import ROOT, Mutant, composites_of, files, module_of, modules, mutants, op_name, role
 
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 STATED = Path(__file__).with_name("equivalent.toml")
 SECONDS = 8, 25  # of processor time for a mutant of one op, of many: one that loops for ever is noticed too
 MANY = 12  # ops beyond which a change is a shared function's
@@ -130,7 +130,9 @@ def run_file(file: str, made: Sequence[Mutant], judge: str) -> list[Found]:
     needing = _needing(module)
     for name in sorted(m for m in modules() if m.startswith("intsim.scalar.") and m not in needing):
         importlib.import_module(name)
-    importlib.import_module("intsim.oracle.golden")
+    specs = [f"intsim.spec.{f.stem}" for f in (ROOT / "intsim" / "spec").glob("[a-z]*.py")]
+    for name in ("intsim.oracle.golden", "pytest", "hypothesis.strategies", "exact", *specs):
+        importlib.import_module(name)
     assert module not in sys.modules, "imported before it can be mutated"
     kept: dict[str, list[bytes]] = {}
     found: list[Found] = []
@@ -196,9 +198,9 @@ def main() -> None:
             reason = known.get(mutant.key)
             word = "killed" if noticed else "stated" if reason else "survived"
             if noticed.startswith(("drawn", "primitives")):
-                word = "property"
+                word = "tests"
             score[part, mutant.kind, word] += 1
-            if word == "property" and mutant.kind == "rule":
+            if noticed.startswith("drawn") and mutant.kind == "rule":
                 click.echo(f"    no golden output, only {noticed} ({mutant.kind}): line {mutant.line}: {mutant.change}")
                 click.echo(f"        {mutant.where}: {mutant.shown}")
             if word == "survived":
@@ -220,11 +222,11 @@ def main() -> None:
 def _table(score: Counter[tuple[str, str, str]], judge: str, seconds: float) -> str:
     lines = [
         f"\njudged by {judge} ({seconds:.0f} s)",
-        f"{'':24}{'golden':>8}{'property':>10}{'stated':>8}{'survived':>10}",
+        f"{'':24}{'golden':>8}{'tests':>10}{'stated':>8}{'survived':>10}",
     ]
     for part in PARTS:
         for kind in KINDS:
-            row = [score[part, kind, word] for word in ("killed", "property", "stated", "survived")]
+            row = [score[part, kind, word] for word in ("killed", "tests", "stated", "survived")]
             if any(row):
                 lines.append(f"{part:12}{kind:12}{row[0]:8}{row[1]:10}{row[2]:8}{row[3]:10}")
     return "\n".join(lines)

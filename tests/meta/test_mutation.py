@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -33,6 +34,16 @@ def test_a_mutant_is_judged_by_what_it_reaches() -> None:
     part, ops = role(("intsim.scalar.fixed_point16", "exp_of_negative16"))
     assert part == "arithmetic"
     assert ops == ("activation.logistic_gemmlowp16", "activation.tanh_gemmlowp16")
+
+
+def test_exhaustion_tells_what_differs_from_what_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    exhaust = importlib.import_module("exhaust")
+    assert {entry["domain"] for entry in ENTRIES if "domain" in entry} == set(exhaust.DOMAINS)
+    steps = {m.shown: m.source for m in mutants("intsim/scalar/functions.py")}
+    for first, same in ((31, True), (33, False)):
+        source = steps[f"for step in ({first}, 16, 8, 4, 2, 1):"]
+        assert exhaust.proven("intsim/scalar/functions.py", source, "bit_length") == same
 
 
 @pytest.mark.parametrize("file", files(("intsim/scalar",)))

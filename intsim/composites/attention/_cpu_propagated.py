@@ -13,29 +13,42 @@ import numpy as np
 from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel, portable
 from intsim.composites.attention import _cpu_vectors as keys
+from intsim.composites.attention._cpu_vectors import HEADS
 from intsim.ops.propagate import WHOLE, _cpu_scale as scale, _cpu_vectors as vectors
 from intsim.ops.propagate._cpu_rows import AT_ONCE, packed, unpack
 from intsim.scalar import scale as program
 
 
 def head_arguments(p: Any, heads: int) -> Any:
-    """The record of ``propagate.polynomial`` as ``attend_rows`` takes it: int64 [6, heads, padded to whole registers].
+    """The record of ``propagate.polynomial`` as ``attend_rows`` takes it: int64 [groups of HEADS, 6, AT_ONCE].
 
     b, its packed scale, the root of delta, its packed scale, that of the root itself, the root of the width.
     """
-    made = np.resize(np.array([[0], [scale.ONE]]), (6, -(-heads // AT_ONCE) * AT_ONCE))
+    groups = groups_of(heads)
+    many = np.minimum(np.arange(groups * HEADS), heads - 1)
 
     def each(name: str) -> Any:
-        return np.resize(getattr(p, name), heads)
+        return np.resize(getattr(p, name), heads)[many]
 
+    made = np.resize(np.array([[0], [scale.ONE]]), (6, groups * HEADS))
     for row, name in ((0, "b"), (2, "delta_root")):
-        made[row, :heads] = each(name)
-        made[row + 1, :heads] = packed(each(f"{name}_mantissa"), each(f"{name}_exponent"))
-    whole = [program.of_integer(max(int(n), 1)) for n in made[2, :heads]]
+        made[row], made[row + 1] = each(name), packed(each(f"{name}_mantissa"), each(f"{name}_exponent"))
+    whole = [program.of_integer(max(int(n), 1)) for n in made[2]]
     of_root = each("delta_root_mantissa"), each("delta_root_exponent")
-    made[4, :heads] = [packed(*program.quotient(*n, int(m), int(e))) for n, m, e in zip(whole, *of_root, strict=True)]
+    made[4] = [packed(*program.quotient(*n, int(m), int(e))) for n, m, e in zip(whole, *of_root, strict=True)]
     made[5] = packed(p.root_mantissa, p.root_exponent)
-    return made
+    laid = np.full((groups, 6, AT_ONCE), scale.ONE, np.int64)
+    laid[:, :, :HEADS] = made.reshape(6, groups, HEADS).swapaxes(0, 1)
+    return laid
+
+
+def groups_of(heads: int) -> int:
+    return -(-heads // HEADS)
+
+
+def whole_registers(columns: int) -> int:
+    """So many keys have room in the scales of ``columns``."""
+    return -(-columns // (WHOLE // HEADS)) * (WHOLE // HEADS)
 
 
 @portable
@@ -43,57 +56,58 @@ def attended(q: Any, q_scale: Any, k: Any, k_scale: Any, v: Any, v_scale: Any, s
              head: Any, degree: Int, policy: Int, z: Any, made: Any, first: Int, last: Int) -> None:  # fmt: skip
     """Texts [first, last): all arrays begin with texts.
 
-    Packed scales: [texts, tokens, heads] of q; [slots, heads, columns, padded to WHOLE] of k and v. slots: int32, the
-    number of a text's keys and values. z: int32 [texts * tokens, heads * width of a head].
+    Packed scales: [texts, tokens, heads] of q; [slots, groups, whole registers of columns, HEADS] of k and v. slots:
+    int32, the number of a text's keys and values. z: int32 [texts * tokens, heads * width of a head].
     """
     lanes, tokens, heads, c, d = vectors.lanes(), q.shape[1], q.shape[2], q.shape[3], v.shape[3]
-    columns, padded, wide = k.shape[1], k_scale.shape[2], head.shape[1]
-    t, by = np.zeros((heads, padded), np.int32), np.full((9, wide), scale.ONE, np.int64)
-    of_head, count, known = head.ctypes.data, wide // AT_ONCE, by[0].ctypes.data
-    query, low_key, low_value, own, match, shift, floor, top, total = [known + 8 * wide * i for i in range(9)]
+    columns, groups, padded = k.shape[1], k_scale.shape[1], k_scale.shape[2]
+    t = np.zeros(HEADS * padded, np.int32)
+    lows, by = np.full((groups, 2, AT_ONCE), scale.ONE, np.int64), np.full((7, AT_ONCE), scale.ONE, np.int64)
+    of_heads = np.full((2, -(-heads // AT_ONCE) * AT_ONCE), scale.ONE, np.int64)
+    weights, query, row_of = t.ctypes.data, by.ctypes.data, 8 * AT_ONCE
+    own, match, shift, top = query + row_of, query + 2 * row_of, query + 3 * row_of, query + 4 * row_of
+    floor, total = query + 5 * row_of, query + 6 * row_of
     for b in range(first, last):
         slot, before = np.int64(slots[b]), np.int64(0)
         for i in range(tokens):
             seen, row = np.int64(stop[b, i]), z.ctypes.data + 4 * (b * tokens + i) * heads * d
-            turns = (seen + lanes - 1) // lanes
-            for h in range(heads):
-                by[0, h] = q_scale[b, i, h]
+            for g in range(groups):
+                h, here = g * HEADS, min(HEADS, heads - g * HEADS)
+                of_keys = k_scale.ctypes.data + 8 * HEADS * padded * (slot * groups + g)
+                of_values = v_scale.ctypes.data + 8 * HEADS * padded * (slot * groups + g)
+                low, low_value, of_head = lows[g, 0].ctypes.data, lows[g, 1].ctypes.data, head[g].ctypes.data
                 if seen != before:
-                    of_h = 8 * padded * (slot * heads + h)
-                    by[1, h] = keys.lowest(k_scale.ctypes.data + of_h, seen)
-                    by[2, h] = keys.lowest(v_scale.ctypes.data + of_h, seen)
+                    keys.lowest(of_keys, seen, low)
+                    keys.lowest(of_values, seen, low_value)
+                for n in range(here):
+                    by[0, n] = q_scale[b, i, h + n]
                 keys.scores(
-                    q.ctypes.data + ((b * tokens + i) * heads + h) * c, k.ctypes.data + (slot * columns * heads + h) * c,
-                    heads * c, seen, c // (2 * lanes), t.ctypes.data + 4 * padded * h,
+                    q.ctypes.data + ((b * tokens + i) * heads + h) * c,
+                    k.ctypes.data + (slot * columns * heads + h) * c, heads * c, seen, c // (2 * lanes), here, weights,
                 )  # fmt: skip
+                keys.matched(
+                    HEADS, query, low, of_head, of_head + row_of, of_head + 2 * row_of, of_head + 3 * row_of,
+                    of_head + 5 * row_of, own, match, shift, top,
+                )  # fmt: skip
+                keys.shifted(weights, seen, of_keys, own, match, shift, top)
+                keys.topped(HEADS, top, match, of_head + 4 * row_of, of_head + 2 * row_of, top, floor, policy, degree)
+                keys.weighed(weights, seen, top, degree, floor, of_values, low_value, total, own)
+                keys.last(HEADS, own, total, low_value, top, total, policy)
+                keys.lowered(weights, seen, top)
+                for n in range(here):
+                    keys.mixed(
+                        weights + 4 * n, v.ctypes.data + (slot * columns * heads + h + n) * d, heads * d, seen, d,
+                        row + 4 * (h + n) * d,
+                    )  # fmt: skip
+                    of_heads[0, h + n] = by[6, n]
             before = seen
-            keys.matched(
-                count, query, low_key, of_head, of_head + 8 * wide, of_head + 16 * wide, of_head + 24 * wide,
-                of_head + 40 * wide, own, match, shift, floor,
-            )  # fmt: skip
-            for h in range(heads):
-                at, of_keys = t.ctypes.data + 4 * padded * h, k_scale.ctypes.data + 8 * padded * (slot * heads + h)
-                by[7, h] = max(by[6, h], keys.shifted(at, seen, turns, by[5, h], of_keys, by[3, h], by[4, h]))
-            keys.topped(count, top, match, of_head + 32 * wide, of_head + 16 * wide, top, floor, policy, degree)
-            for h in range(heads):
-                at, of_values = t.ctypes.data + 4 * padded * h, v_scale.ctypes.data + 8 * padded * (slot * heads + h)
-                by[7, h] = keys.weighed(
-                    at, seen, turns, scale.mantissa_of(by[7, h]), scale.down(by[7, h]), degree, by[6, h],
-                    of_values, by[2, h], total + 8 * h,
-                )  # fmt: skip
-            keys.last(count, top, total, low_value, top, total, policy)
-            for h in range(heads):
-                at = t.ctypes.data + 4 * padded * h
-                vectors.brought(at, turns, scale.mantissa_of(by[7, h]), scale.down(by[7, h]))
-                keys.mixed(
-                    at, v.ctypes.data + (slot * columns * heads + h) * d, heads * d, seen, d // lanes, row + 4 * h * d
-                )
-            lowest = by[8, 0]
+            lowest = of_heads[0, 0]
             for h in range(1, heads):
-                lowest = min(lowest, by[8, h])
-            keys.joined(count, total, own, lowest)
+                lowest = min(lowest, of_heads[0, h])
+            keys.joined(heads, of_heads[0].ctypes.data, of_heads[1].ctypes.data, lowest)
             for h in range(heads):
-                vectors.brought(row + 4 * h * d, d // lanes, scale.mantissa_of(by[3, h]), scale.down(by[3, h]))
+                by_h = of_heads[1, h]
+                vectors.brought(row + 4 * h * d, d // lanes, scale.mantissa_of(by_h), scale.down(by_h))
             made[b, i] = lowest
 
 
@@ -120,10 +134,11 @@ def stacked(x: Any, out: Any, p: Any) -> None:
         return texts(packed(mantissa, exponent), 2)
 
     def by_heads(mantissa: Any, exponent: Any) -> Any:
-        given = scales(mantissa, exponent).swapaxes(1, 2)
-        made = np.full((*given.shape[:2], whole_registers(given.shape[2])), scale.ONE, np.int64)
-        made[..., : given.shape[2]] = given
-        return made
+        given = scales(mantissa, exponent)
+        count, columns, heads = given.shape
+        made = np.full((count, whole_registers(columns), groups_of(heads), HEADS), scale.ONE, np.int64)
+        made.reshape(count, made.shape[1], -1)[:, :columns, :heads] = given
+        return np.ascontiguousarray(made.swapaxes(1, 2))
 
     q, k, v = (texts(a, 3) for a in (x.q, x.k, x.v))
     of_q, of_k, of_v = scales(*x[1:3]), by_heads(*x[4:6]), by_heads(*x[7:9])
@@ -133,8 +148,3 @@ def stacked(x: Any, out: Any, p: Any) -> None:
     work = q.size * k.shape[1] // 8
     shared_out(lambda first, last: attend_rows(*given, *how, z, made, first, last), len(q), work)
     unpack(made.reshape(out.mantissa.shape), out.mantissa, out.exponent)
-
-
-def whole_registers(columns: int) -> int:
-    """So many scales does a head have of ``columns`` keys."""
-    return -(-columns // WHOLE) * WHOLE

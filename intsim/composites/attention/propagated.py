@@ -137,7 +137,7 @@ def whole_registers(p: Any, size: Mapping[str, int]) -> bool:
         and inner.dtype == uint8
         and inner.probabilities == Probabilities.DENOMINATOR
         and size["c"] % (2 * WHOLE) == 0
-        and size["d"] % WHOLE == 0
+        and size["d"] % (2 * WHOLE) == 0
     )
 
 

@@ -20,6 +20,7 @@ from intsim.ops.propagate._cpu_rows import AT_ONCE, NEVER, narrowed, packed
 
 TOGETHER = 48  # rows that share a panel of an output layer: whole tiles on every machine
 STEPS, ABOUT, START, LEAST, DEPTH, PANELS, WEIGHT, BIAS, FIELDS = range(9)  # a layer's numbers
+HEADS = 4  # whose scales lie together
 OFFSET = 128  # added to int8, it makes the uint8 that quads take
 MOST = 2**31 - 1
 ONE = 30  # bits behind the point of ``Layer.least``
@@ -139,7 +140,7 @@ def multiplied(x: Any, of_x: Any, at: Int, count: Int, numbers: Any, groups: Int
         by[0, r] = of_x[at + r]
     own, n = by.ctypes.data, turns * vectors.lanes()
     scale.matched_product(
-        1, own, own + 8 * AT_ONCE, own + 16 * AT_ONCE, own + 24 * AT_ONCE, numbers[WEIGHT], numbers[BIAS]
+        count, own, own + 8 * AT_ONCE, own + 16 * AT_ONCE, own + 24 * AT_ONCE, numbers[WEIGHT], numbers[BIAS]
     )
     for r in range(count):
         for g in range(groups):
@@ -153,7 +154,7 @@ def rescaled(x: Any, of_x: Any, numbers: Any, q: Any, made: Any, places: Any, sp
     """The layer's result rescaled to int8, each of its groups by itself.
 
     x: int8 [rows, k]. places: where a row goes in q [.., groups, width of a group]. spots: where the scale of its
-    first group goes in ``made``; those of the others, ``apart`` each. words, acc, by: ``room``.
+    first group goes in ``made``; HEADS of them lie together, the next ``apart`` from there. words, acc, by: ``room``.
     """
     rows, (groups, n) = tiles.rows_of_pairs(), q.shape[1:]
     turns, least, data = n // vectors.lanes(), 0 if relu else NEVER, by.ctypes.data
@@ -162,12 +163,12 @@ def rescaled(x: Any, of_x: Any, numbers: Any, q: Any, made: Any, places: Any, sp
         multiplied(x, of_x, at, count, numbers, groups, turns, relu, words, acc, by)
         for g in range(groups):
             top = data + 8 * AT_ONCE * (4 + g)
-            scale.narrowing8(1, top, data + 24 * AT_ONCE, top, top + 8 * AT_ONCE * groups, policy)
+            scale.narrowing8(count, top, data + 24 * AT_ONCE, top, top + 8 * AT_ONCE * groups, policy)
         for r in range(count):
             into, spot = q.ctypes.data + np.int64(places[at + r]) * groups * n, np.int64(spots[at + r])
             for g in range(groups):
                 narrowed(acc.ctypes.data + 4 * (r * acc.shape[1] + g * n), turns, by[4 + g, r], least, into + g * n, 1)
-                made[spot + g * apart] = by[4 + groups + g, r]
+                made[spot + g // HEADS * apart + g % HEADS] = by[4 + groups + g, r]
 
 
 @portable
@@ -187,14 +188,14 @@ def summed(stream: Any, of_stream: Any, x: Any, of_x: Any, numbers: Any, q: Any,
         multiplied(x, of_x, at, count, numbers, 1, turns, 0, words, acc, by)
         for r in range(count):
             by[0, r] = of_stream[at + r] + (left << 32)
-        scale.matched(1, own, match, own, other, match)
+        scale.matched(count, own, match, own, other, match)
         for r in range(count):
             z = acc.ctypes.data + 4 * r * acc.shape[1]
             by[4, r] = vectors.matched16(
                 stream.ctypes.data + 2 * n * (at + r), left, scale.mantissa_of(by[0, r]), scale.down(by[0, r]),
                 z, 0, scale.mantissa_of(by[2, r]), scale.down(by[2, r]), z, turns,
             )  # fmt: skip
-        scale.narrowing16(1, top, match, top, match, policy)
+        scale.narrowing16(count, top, match, top, match, policy)
         for r in range(count):
             i = at + r
             narrowed(acc.ctypes.data + 4 * r * acc.shape[1], turns, by[4, r], NEVER, q.ctypes.data + 2 * n * i, 2)

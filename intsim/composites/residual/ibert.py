@@ -100,6 +100,6 @@ OP = register(
         program=Composition(wire),
         sizes={"n": Size(1, LONGEST)},
         examples=examples,
-        tuned=(Tuned("cuda", "intsim.composites.residual._cuda_ibert:residual", _fits_a_warp),),
+        tuned=(Tuned("cuda", "intsim.composites.residual._cuda_ibert:residual", _fits_a_warp, capability=(8, 0)),),
     )
 )

@@ -13,7 +13,7 @@ from intsim.ops.matmul.counted import OP
 
 LARGEST = 2**30  # of a bias: below it, nothing leaves int32
 
-i32, u32 = np.int32, np.uint32
+i32 = np.int32
 
 
 def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
@@ -24,19 +24,19 @@ def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
     exact = out.acc if out.acc.dtype == np.int32 else np.empty(out.acc.shape, np.int32)
     integer.exact(x, exact, p, kept)
     shared_out(
-        lambda first, last: _wrap(exact, p.acc.qmin, p.acc.qmax, out.acc, out.wrapped, first, last),
+        lambda first, last: _wrap(exact, p.acc.bits, out.acc, out.wrapped, first, last),
         out.acc.shape[0],
         out.acc.size,
     )
 
 
-def _wrap_rows(exact: Any, qmin: int, qmax: int, acc: Any, wrapped: Any, first: Int, last: Int) -> None:
-    low, mask = i32(qmin), u32(qmax - qmin)
+def _wrap_rows(exact: Any, bits: int, acc: Any, wrapped: Any, first: Int, last: Int) -> None:
+    away = i32(32 - bits)
     for i in range(first, last):
         sums, made, count = exact[i], acc[i], i32(0)
         for j in range(sums.shape[0]):
             s = sums[j]
-            inside = i32(i32(u32(u32(s) - u32(low)) & mask) + low)
+            inside = i32(i32(s << away) >> away)
             count = i32(count + (i32(1) if inside != s else i32(0)))
             made[j] = inside
         wrapped[i] = count

@@ -12,10 +12,11 @@ import numpy as np
 
 from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel, portable
-from intsim.ops.matmul import _cpu_tile as machine
+from intsim.ops.matmul import _cpu_outliers as outliers, _cpu_tile as machine
 from intsim.ops.matmul._cpu_panels import SIGN, Panels, pack
 from intsim.scalar.fixed_point import wrap32
 
+MANY = 48  # rows: from here on outliers cost less than the quads save
 A_STEP = 2**10  # products that take as long as a step of a plain kernel
 FEW = 6  # rows: below this, laying out ``b`` costs more than it saves
 DEPTH = 2**9  # steps: so much of a panel stays in the first-level cache while the rows go past
@@ -52,7 +53,8 @@ def product(
     offsets += flip
     left, right = _corrections(b, offsets, start) if b.quads else (_NONE, _NONE)
     centre = np.empty(0, np.int16) if b.quads else offsets.astype(np.int16)
-    x = (a.view(np.uint8), flip, words, centre, b.steps, b.quads, start, left, right, out)
+    lacks = b.outliers.starts, b.outliers.where, b.outliers.rest
+    x = (a.view(np.uint8), flip, words, centre, b.steps, b.quads, start, left, right, out, *lacks)
     panels = b.steps.shape[0]
     work = m * b.k * b.n // A_STEP
     if panels > m:
@@ -121,6 +123,9 @@ def _panel_products(
     left: Any,
     right: Any,
     out: Any,
+    starts: Any,
+    where: Any,
+    rest: Any,
     top: int,
     bottom: int,
     first: int,
@@ -137,6 +142,8 @@ def _panel_products(
     block[:, 2 * steps - 2 :] = 0  # the last step may be half empty
     plain = block.view(np.uint8)
     edge = np.empty((rows, columns), np.int32)
+    tall = outliers.room(height) if starts.size else 0
+    turned, sums = np.empty((size, tall), np.uint8), np.empty((columns, tall), np.int32)
     for at in range(top, bottom, height):
         count = min(height, bottom - at)
         for i in range(count):
@@ -172,6 +179,10 @@ def _panel_products(
                     for r in range(min(rows, count - i)):
                         for j in range(min(columns, n - column)):
                             out[at + i + r, column + j] = edge[r, j]
+        if starts.size:
+            outliers.turn(plain, turned, count)
+            for panel in range(first, last):
+                outliers.add(turned, starts, where, rest, sums, out, at, count, panel * columns)
         if left.shape[0]:
             for i in range(at, at + count):
                 for j in range(first * columns, min(n, last * columns)):

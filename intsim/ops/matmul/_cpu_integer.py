@@ -46,7 +46,7 @@ def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
             b_zero_point=p.b_zero_point, bias=bias, out=into,
         )  # fmt: skip
     else:
-        right = b if few else laid_out(b, k, p, kept)
+        right = b if few else laid_out(a, b, p, kept)
         gemm.product(a, right, a_zero_point=p.a_zero_point, b_zero_point=p.b_zero_point, bias=bias, out=into)
     if into is not out.acc:
         out.acc[...] = _wrapped(into if narrow else into + x.bias.astype(np.int64), p.acc)
@@ -55,30 +55,33 @@ def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
 def exact(x: Any, out: Any, p: Any, kept: Any) -> None:
     """Fills ``out``, int32 "m n", with the product of 8-bit operands and the bias; nothing leaves int32."""
     if _ready(x.a.size * x.b.shape[0]):
-        b = x.b if gemm.few(x.a) else laid_out(x.b, x.b.shape[1], p, kept)
+        b = x.b if gemm.few(x.a) else laid_out(x.a, x.b, p, kept)
         gemm.product(x.a, b, a_zero_point=p.a_zero_point, b_zero_point=p.b_zero_point, bias=x.bias, out=out)
         return
     blas.centred(x.a, p.a_zero_point, x.b, p.b_zero_point[:, None], out)
     out += x.bias
 
 
-def laid_out(b: Any, k: int, p: Any, kept: Any) -> panels.Panels:
-    """``b`` of ``matmul.integer`` for the micro-kernels, unpacked to rows of k; p: its record."""
-    made: panels.Panels = kept.once(
-        "panels", lambda: panels.pack(np.ascontiguousarray(_bytes(b, k, p)), p.b_zero_point), of=("b",)
-    )
+def laid_out(a: Any, b: Any, p: Any, kept: Any) -> panels.Panels:
+    """``b`` of ``matmul.integer`` for the micro-kernels and the rows of ``a``; p: its record."""
+    outliers = a.shape[0] >= gemm.MANY and "b" in kept.constant
+
+    def pack() -> panels.Panels:
+        return panels.pack(np.ascontiguousarray(_bytes(b, a.shape[1], p)), p.b_zero_point, outliers=outliers)
+
+    made: panels.Panels = kept.once(f"panels {outliers}", pack, of=("b",))
     return made
 
 
 def _bytes(b: Any, k: int, p: Any) -> Any:
-    return nibbles.unpacked(b, p.b.qmin < 0, bool(p.nibbles))[:, :k] if p.b.bits == 4 else b
+    return b if p.b.bits > 4 else nibbles.unpacked(b, p.b.qmin < 0, bool(p.nibbles))[:, :k]
 
 
 def row_zero_points(x: Any, out: Any, p: Any, kept: Any) -> None:
     """``matmul.row_zero_points``: fills ``out.acc``. A constant ``b`` is laid out once."""
     zero_points = x.a_zero_point.astype(np.int64)
     if _ready(x.a.shape[0] * x.a.shape[1] * x.b.shape[0]):
-        b = x.b if gemm.few(x.a) else kept.once("panels", lambda: panels.pack(x.b, p.b_zero_point), of=("b",))
+        b = x.b if gemm.few(x.a) else laid_out(x.a, x.b, p, kept)
         gemm.product(x.a, b, a_zero_point=zero_points, b_zero_point=p.b_zero_point, out=out.acc)
         return
     blas.centred(x.a, zero_points[:, None], x.b, p.b_zero_point[:, None], out.acc)

@@ -1,5 +1,8 @@
 """A right operand of the matrix product, laid out for the micro-kernels.
 
+An instruction that adds two products of bytes in int16 takes neighbours of which 255 times their sum fits. Of weights
+whose large ones are few, these lose what does not fit, and are listed: ``Outliers``. The product adds them again.
+
 Whoever multiplies by the same matrix many times keeps its ``packed`` panels. They hold a copy, so that no
 later change of the array can give a stale product, and there is no cache behind anyone's back.
 """
@@ -16,7 +19,24 @@ from intsim.backends.vectors import rung
 from intsim.compiling import kernel, this_machine
 from intsim.ops.matmul import _cpu_tile as machine
 
+MOST = 32767 // 255  # two neighbours that are no larger together never saturate
+SELDOM = 32  # one element of so many may be an outlier: more cost what the quads save
 SIGN = 0x80  # xored to a byte, it turns int8 into uint8 that is 128 more, and back
+
+
+@dataclass(frozen=True, slots=True)
+class Outliers:
+    """What the panels lack, ordered by column: ``rest[t]`` at place ``where[t]``, starts[j] <= t < starts[j + 1].
+
+    An even number in each column: the last may be 0.
+    """
+
+    starts: Any
+    where: Any
+    rest: Any
+
+
+_NO_OUTLIERS = Outliers(*(np.zeros(0, np.int32) for _ in range(3)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +48,7 @@ class Panels:
     quads: whether a step is four bytes or two int16.
     offsets, columns: of quads, an int32 a column: what each signed byte has too much, and the sum of the
         bytes without it. (Of pairs, nothing.) shifted: whether any offset is not 0.
+    outliers: of quads, what ``steps`` lacks; of no columns where it lacks nothing.
     """
 
     n: int
@@ -39,25 +60,29 @@ class Panels:
     offsets: Any
     columns: Any
     shifted: bool
+    outliers: Outliers = _NO_OUTLIERS
 
 
 def packed(b: Any, zero_point: Any = 0) -> Panels:
     """The panels of a copy of ``b``, to be kept; see ``pack``."""
-    return pack(np.array(b, order="C"), np.array(zero_point))
+    return pack(np.array(b, order="C"), np.array(zero_point), outliers=True)
 
 
-def pack(b: Any, zero_point: Any = 0, *, quads: bool = True) -> Panels:
+def pack(b: Any, zero_point: Any = 0, *, quads: bool = True, outliers: bool = False) -> Panels:
     """The panels of ``b`` (int8, uint8 or int16, "n k", C-contiguous), ``zero_point`` subtracted: one, or one per n.
 
-    quads: whether they may be quads. Raises ValueError where ``b - zero_point`` leaves int16.
+    quads: whether they may be quads. outliers: whether these may lack something, which takes longer to find out
+    and pays where they are kept for many rows. Raises ValueError where ``b - zero_point`` leaves int16.
     """
     n, k = b.shape
     words = b.dtype == np.int16
     zero_points = np.broadcast_to(np.asarray(zero_point, np.int64), n)
     if words and zero_points.any():
         raise ValueError(f"int16 with a zero point of {zero_points[zero_points != 0][0]} leaves int16; widen it")
-    bytes_ = b.view(np.uint8)
-    quads = quads and not words and _takes_quads(bytes_, SIGN * (b.dtype == np.uint8))
+    bytes_, lacking = b.view(np.uint8), _NO_OUTLIERS
+    if quads and not words:
+        quads, bytes_, lacking = _as_quads(bytes_, SIGN * (b.dtype == np.uint8), SELDOM if outliers else 0)
+    quads = quads and not words
     flip = SIGN * ((b.dtype == np.uint8) if quads else (b.dtype == np.int8))
     offsets = (zero_points - flip if quads else zero_points + flip).astype(np.int32)
     span = 4 if quads or words else 2
@@ -76,12 +101,31 @@ def pack(b: Any, zero_point: Any = 0, *, quads: bool = True) -> Panels:
     )
     if not quads:
         return Panels(n, k, b, zero_point, panels, False, sums, sums, False)
-    return Panels(n, k, b, zero_point, panels, True, offsets, sums - np.int32(k) * offsets, bool(offsets.any()))
+    if lacking.starts.size:
+        before = np.concatenate([[0], np.cumsum(lacking.rest, dtype=np.int64)])
+        sums += np.diff(before[lacking.starts]).astype(np.int32)
+    return Panels(
+        n, k, b, zero_point, panels, True, offsets, sums - np.int32(k) * offsets, bool(offsets.any()), lacking
+    )
 
 
-def _takes_quads(b: Any, flip: int) -> bool:
+def _as_quads(b: Any, flip: int, seldom: int) -> tuple[bool, Any, Outliers]:
+    """Whether ``b`` goes as quads, its bytes less the outliers, and these. Xored with ``flip`` the bytes are int8.
+
+    seldom: an outlier in so many elements is taken; 0: none.
+    """
     r = rung(this_machine())
-    return r.quads is not None or (r.bytes is not None and _neighbours_fit(b, flip))
+    if r.quads is not None or r.bytes is None:
+        return r.quads is not None, b, _NO_OUTLIERS
+    starts = np.zeros(b.shape[0] + 1, np.int64)
+    _crowded(b, flip, starts[1:])
+    count = int(starts.sum())
+    if not count or not seldom or count * seldom > b.size:
+        return count == 0, b, _NO_OUTLIERS
+    starts = np.cumsum((starts + 1) // 2 * 2)
+    mild, where, rest = b.copy(), np.zeros(starts[-1], np.int32), np.zeros(starts[-1], np.int32)
+    _tame(mild, flip, starts, where, rest)
+    return True, mild, Outliers(starts, where, rest)
 
 
 def _pack_panels(
@@ -119,21 +163,34 @@ def _pack_panels(
                 sums[j] = total
 
 
-def _neighbours(b: Any, flip: int) -> bool:
-    """Whether 255 times two neighbours never leaves int16, so that no sum of two products saturates."""
-    n, k = b.shape
+def _crowded_pairs(b: Any, flip: int, counts: Any) -> None:
+    """Of each row, the pairs of neighbours of which 255 times the sum could leave int16."""
     flips = np.uint16(flip * 257)
-    for j in range(n):
-        row = b[j, : k // 2 * 2].view(np.uint16)
-        most = np.int16(0)
+    for j in range(b.shape[0]):
+        row = b[j, : b.shape[1] // 2 * 2].view(np.uint16)
+        count = np.int32(0)
         for at in range(row.size):
             pair = row[at] ^ flips
             first, second = np.int16(pair) >> 8, np.int16(pair << 8) >> 8
-            most = max(most, np.int16(abs(first) + abs(second)))
-        if most > 32767 // 255:
-            return False
-    return True
+            count += np.int32(np.int16(abs(first) + abs(second)) > MOST)
+        counts[j] = count
+
+
+def _tamed(b: Any, flip: int, starts: Any, where: Any, rest: Any) -> None:
+    """The larger of two crowded neighbours loses what is too much: a multiple of 1, below 2**8."""
+    for j in range(b.shape[0]):
+        t = starts[j]
+        for k in range(0, b.shape[1] - 1, 2):
+            first, second = np.int64(np.int8(b[j, k] ^ flip)), np.int64(np.int8(b[j, k + 1] ^ flip))
+            over = abs(first) + abs(second) - MOST
+            if over > 0:
+                at, value = (k, first) if abs(first) >= abs(second) else (k + 1, second)
+                rest[t] = over if value > 0 else -over
+                where[t] = at
+                b[j, at] = np.uint8((value - rest[t]) & 255) ^ flip
+                t += 1
 
 
 _pack = kernel(_pack_panels, "matmul.pack")
-_neighbours_fit = kernel(_neighbours, "matmul.neighbours_fit")
+_crowded = kernel(_crowded_pairs, "matmul.crowded")
+_tame = kernel(_tamed, "matmul.tame")

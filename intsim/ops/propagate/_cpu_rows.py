@@ -42,7 +42,7 @@ def narrowed(x: Int, turns: Int, by: Int, least: Int, out: Int, size: Int) -> No
 
 @portable
 def narrowing(count: Int, top: Int, of: Int, by: Int, made: Int, policy: Int, size: Int) -> None:
-    """Of ``count`` AT_ONCE rows, at addresses: the largest and the scale to the ratio that fits ``size`` bytes, and
+    """Of ``count`` rows, at addresses: the largest and the scale to the ratio that fits ``size`` bytes, and
     the scale by it."""
     if size == 1:
         scale.narrowing8(count, top, of, by, made, policy)
@@ -60,7 +60,7 @@ def rescaled(x: Any, scales: Any, q: Any, made: Any, policy: Int, relu: Int, fir
         for r in range(count):
             z, by[1, r] = x.ctypes.data + 4 * n * (at + r), scales[at + r]
             by[0, r] = vectors.largest_relu(z, turns) if relu else vectors.largest(z, turns)
-        narrowing(1, top, of, top, of, policy, size)
+        narrowing(count, top, of, top, of, policy, size)
         for r in range(count):
             i = at + r
             narrowed(x.ctypes.data + 4 * n * i, turns, by[0, r], least, q.ctypes.data + size * n * i, size)
@@ -120,14 +120,14 @@ def normed(x: Any, weight: Any, bias: Any, gain: Int, of_bias: Int, q: Any, made
             if not exact:
                 less = program.apply(less, part, part_exponent, rounding)
             mean[r], by[0, r] = less, vectors.deviation(row, turns, times, less, top + 8 * r)
-        _scales_of_norm(1, norm, top, wide, to, add, match, width, policy, gain, of_bias)
+        _scales_of_norm(count, norm, top, wide, to, add, match, width, policy, gain, of_bias)
         for r in range(count):
             by[1, r] = vectors.gained(
                 x.ctypes.data + 2 * n * (at + r), turns, times, mean[r], scale.mantissa_of(by[2, r]),
                 scale.down(by[2, r]), weight.ctypes.data, scale.mantissa_of(by[3, r]), scale.down(by[3, r]),
                 bias.ctypes.data, scale.mantissa_of(by[4, r]), scale.down(by[4, r]), y.ctypes.data + 4 * n * r,
             )  # fmt: skip
-        narrowing(1, top, match, top, match, policy, size)
+        narrowing(count, top, match, top, match, policy, size)
         for r in range(count):
             i = at + r
             narrowed(y.ctypes.data + 4 * n * r, turns, by[1, r], NEVER, q.ctypes.data + size * n * i, size)

@@ -138,8 +138,9 @@ class Scales:
 
 
 def each(emit: Callable[..., tuple[Any, ...]], taken: int, made: int, numbers: int) -> Any:
-    """A function of a count of AT_ONCE scales, the addresses of ``taken`` arrays and of those ``made``, and numbers.
+    """A function of a count of scales, the addresses of ``taken`` arrays and of those ``made``, and numbers.
 
+    Arrays are as long as whole AT_ONCE, so that a register may go past the count.
     ``emit(scales, *registers of the arrays, *registers of the numbers)`` gives registers of the arrays that are made.
     """
 
@@ -147,7 +148,8 @@ def each(emit: Callable[..., tuple[Any, ...]], taken: int, made: int, numbers: i
         v = Vectors(builder, rung(machine))
         wide = ir.VectorType(I64, v.rung.lanes // 2)
         spread = [v.splat(number, wide.count) for number in values[taken + made :]]
-        loop = Loop(builder, builder.mul(count, I64(AT_ONCE // wide.count)), [I64(0)])
+        turns = builder.udiv(builder.add(count, I64(wide.count - 1)), I64(wide.count))
+        loop = Loop(builder, turns, [I64(0)])
         (at,) = loop.values
         given = [v.load(builder.add(address, at), wide) for address in values[:taken]]
         for result, address in zip(emit(Scales(builder, wide), *given, *spread), values[taken:], strict=False):

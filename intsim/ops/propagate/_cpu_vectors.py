@@ -94,8 +94,8 @@ class Rows(Vectors):
         half = build.shl(I64(1), build.sub(shift, I64(1)))
         return slot, self.spread(half), self.spread(shift)
 
-    def again(self, slot: Any) -> Any:
-        made = _Again(self.builder.block, slot, "", typ=self.type)
+    def again(self, slot: Any, of: Any = None) -> Any:
+        made = _Again(self.builder.block, slot, "", typ=of or self.type)
         self.builder._insert(made)
         return made
 

@@ -1,0 +1,110 @@
+"""What panels of quads lack, added to the product: for two outliers of a column, many rows at a time.
+
+The bytes of ``a`` are turned, so that the rows that an outlier meets lie side by side; the sums are turned back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from intsim.backends.vectors import I8, I16, I32, I64, Loop, Vectors, rung
+from intsim.compiling import Int, Machine, instructions, portable
+from intsim.ops.matmul import _cpu_tile as machine
+from intsim.scalar.fixed_point import wrap32
+
+UNITS = 8  # registers of sums
+PIECE = 64  # steps that are turned at a time: they stay in the first-level cache
+
+
+def scaled(
+    builder: Any, target: Machine, turned: Any, apart: Any, where: Any, rest: Any, pairs: Any, sums: Any
+) -> None:
+    """``sums = sum_t rest[t] turned[where[t]]`` for UNITS registers of rows, two t a turn; pairs >= 1.
+
+    apart: bytes from row to row of ``turned``. Inside a piece of 128 bits, neighbours come from the two outliers;
+    so the rows of two registers lie mixed until the end.
+    """
+    v = Vectors(builder, rung(target))
+    lanes = v.rung.lanes
+    low = [8 * b + x for b in range(lanes // 4) for x in range(4)]
+    mixed = [[i for row in rows for i in (row, row + 2 * lanes)] for rows in (low, [row + 4 for row in low])]
+    sorted_ = [4 * (row // 8) + row % 4 + (lanes if row % 8 > 3 else 0) for row in range(2 * lanes)]
+    loop = Loop(builder, pairs, [where, rest, *[v.constant(0)] * UNITS])
+    at_where, at_rest, *acc = loop.values
+    rows = [
+        builder.add(turned, builder.mul(builder.sext(v.load(v.at(at_where, at), I32), I64), apart)) for at in (0, 4)
+    ]
+    factors = v.splat(builder.or_(
+        builder.shl(v.load(v.at(at_rest, 4), I32), I32(16)), builder.and_(v.load(at_rest, I32), I32(0xFFFF))
+    ))  # fmt: skip
+    bytes_, words = ir.VectorType(I8, 2 * lanes), v.of(I16)
+    for u in range(0, UNITS, 2):
+        one, two = (builder.zext(v.load(v.at(row, lanes * u), bytes_), words) for row in rows)
+        for half in range(2):
+            acc[u + half] = v.add_pairs(acc[u + half], v.cast(v.shuffle(one, two, mixed[half]), I32), factors)
+    loop.end([v.at(at_where, 8), v.at(at_rest, 8), *acc])
+    for u in range(0, UNITS, 2):
+        for half in range(2):
+            picks = sorted_[half * lanes : (half + 1) * lanes]
+            v.store(v.shuffle(acc[u], acc[u + 1], picks), v.at(sums, 4 * lanes * (u + half)))
+
+
+def added(builder: Any, target: Machine, sums: Any, apart: Any, out: Any, ldo: Any) -> None:
+    """A square of ``out``, rows ``ldo`` bytes apart, plus the transpose of one of ``sums``."""
+    v = Vectors(builder, rung(target))
+    rows = [v.load(builder.add(sums, builder.mul(apart, I64(r)))) for r in range(v.rung.lanes)]
+    for r, row in enumerate(v.transpose(rows)):
+        at = builder.add(out, builder.mul(ldo, I64(r)))
+        v.store(builder.add(v.load(at), row), at)
+
+
+scaled_rows = instructions(scaled, 6)
+added_square = instructions(added, 4)
+
+
+@portable
+def room(rows: Int) -> Int:
+    """``rows``, and more up to whole turns of ``scaled``."""
+    together = UNITS * machine.lanes()
+    return (rows + together - 1) // together * together
+
+
+@portable
+def turn(plain: Any, turned: Any, count: Int) -> None:
+    """``turned[k, i] = plain[i, k]`` for ``count`` rows i."""
+    for k in range(0, turned.shape[0], PIECE):
+        end = min(k + PIECE, turned.shape[0])
+        for i in range(count):
+            for t in range(k, end):
+                turned[t, i] = plain[i, t]
+
+
+@portable
+def add(turned: Any, starts: Any, where: Any, rest: Any, sums: Any, out: Any, at: Int, count: Int, column: Int) -> None:
+    """What the panel that begins at ``column`` lacks, added to ``count`` rows of ``out`` from ``at``.
+
+    sums: room, int32 (columns of a panel, ``room`` of the rows).
+    """
+    lanes, (n, tall) = machine.lanes(), (out.shape[1], sums.shape[1])
+    width = min(sums.shape[0], n - column)
+    for c in range(width):
+        first, many = starts[column + c], starts[column + c + 1] - starts[column + c]
+        if many == 0:
+            sums[c] = 0
+            continue
+        for i in range(0, count, UNITS * lanes):
+            scaled_rows(
+                turned.ctypes.data + i, turned.shape[1], where.ctypes.data + 4 * first, rest.ctypes.data + 4 * first,
+                many // 2, sums.ctypes.data + 4 * (c * tall + i),
+            )  # fmt: skip
+    whole = count // lanes * lanes if width == sums.shape[0] else 0
+    for i in range(0, whole, lanes):
+        for c in range(0, width, lanes):
+            target = out.ctypes.data + 4 * ((at + i) * n + column + c)
+            added_square(sums.ctypes.data + 4 * (c * tall + i), 4 * tall, target, 4 * n)
+    for i in range(whole, count):
+        for c in range(width):
+            out[at + i, column + c] = wrap32(np.int64(out[at + i, column + c]) + sums[c, i])
