@@ -12,7 +12,6 @@ A hidden column is marked where its logit lies, and adds nothing, so no column m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -45,10 +44,10 @@ from intsim.backends.cuda_intrinsics import (
     warp_sum,
     warp_sum_64,
 )
+from intsim.composites.attention._cuda_variants import Variant
 from intsim.ops.requantize import single_rounding
 from intsim.ops.requantize._cuda_single_rounding import with_rules
-from intsim.ops.softmax import Steps, _cuda_ibert, gemmlowp, ibert, polynomial
-from intsim.params import Real, kinds
+from intsim.ops.softmax import ibert
 from intsim.records import fields_class
 
 AXES = 4  # of leading dimensions, after those that lie one behind another are taken as one
@@ -76,61 +75,6 @@ def with_polynomial(x: Any, out: Any, p: Any, queue: Any) -> None:
 
 
 with_ibert_stacked, with_gemmlowp_stacked, with_polynomial_stacked = with_ibert, with_gemmlowp, with_polynomial
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A softmax, and what of its record a kernel is compiled for: no branch for other rules, no loop of any length.
-
-    narrow: by steps in 32 bits.
-    """
-
-    name: str
-    constant: tuple[int, ...]
-    narrow: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.name}{self.constant}{'_narrow' if self.narrow else ''}"
-
-    def steps(self) -> Steps:
-        if self.narrow:
-            return _cuda_ibert.STEPS
-        steps: Steps = {"ibert": ibert, "gemmlowp": gemmlowp, "polynomial": polynomial}[self.name].STEPS
-        return steps
-
-    def with_constants(self) -> Any:
-        """``f(p)``: the record with the constants in it."""
-        if self.name == "gemmlowp":
-            return _gemmlowp_record()
-        return (_ibert_record if self.name == "ibert" else _polynomial_record)(*self.constant)
-
-
-def _ibert_record(out_bits: int, rounding: int) -> Any:
-    made = fields_class(*(n for n, k in kinds(ibert.Params).items() if not isinstance(k, Real)))
-
-    @on_device
-    def settled(p: Any) -> Any:
-        return made(p.ln2, p.b, p.c, out_bits, p.q, rounding)
-
-    return settled
-
-
-def _gemmlowp_record() -> Any:
-    @on_device
-    def settled(p: Any) -> Any:
-        return p
-
-    return settled
-
-
-def _polynomial_record(degree: int, out_bits: int, rounding: int) -> Any:
-    made = fields_class(*(n for n, k in kinds(polynomial.Params).items() if not isinstance(k, Real)))
-
-    @on_device
-    def settled(p: Any) -> Any:
-        return made(p.b, p.delta_root, degree, out_bits, p.q, rounding)
-
-    return settled
 
 
 def _attend(variant: Variant, x: Any, out: Any, p: Any, queue: Any) -> None:
