@@ -11,6 +11,7 @@ import numpy as np
 
 from intsim.numerics import FloatType, IntType
 from intsim.op import Op, Port
+from intsim.resident import broadcast, resident
 
 Array = np.ndarray[Any, Any]  # or intsim's own array in a GPU's memory, where ``resident`` says so
 
@@ -99,15 +100,6 @@ def bind(op: Op, arrays: Sequence[Any], p: Any) -> Bound:
         _check_range(op, port, a, p, size)
         full.append(a if resident(a) else np.ascontiguousarray(a))
     return Bound(tuple(full), size, loop)
-
-
-def resident(a: Any) -> bool:
-    """Whether ``a`` is intsim's own array in a GPU's memory: used as it lies there, in C order."""
-    return hasattr(a, "to_host")
-
-
-def broadcast(a: Array, shape: tuple[int, ...]) -> Array:
-    return a.broadcast_to(shape) if resident(a) else np.broadcast_to(a, shape)  # type: ignore[attr-defined]
 
 
 def _names(op: Op) -> str:

@@ -61,9 +61,20 @@ def compiles() -> bool:
     return not numba.config.DISABLE_JIT
 
 
+_ahead = [False]
+
+
+def compile_ahead() -> None:
+    """From here on this process waits for whatever it has to compile: it warms the cache for others."""
+    _ahead[0] = True
+
+
 def at_hand(function: Any) -> bool:
-    """Whether a ``kernel`` would start at once: compiled in this process, or kept on disk for some argument types."""
-    return compiles() and (bool(function.overloads) or function._cache.exists())
+    """Whether a ``kernel`` would start at once: compiled in this process, or kept on disk for some argument types.
+
+    Or whether the process is there to compile it.
+    """
+    return compiles() and (_ahead[0] or bool(function.overloads) or function._cache.exists())
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from intsim.binding import Array, Binder, Bound, bind, fold, foldable, folded_size, in_type, kernel_view, writable_view
 from intsim.flags import Flags, flags_of
+from intsim.kept import Kept, frozen
 from intsim.numerics import IntType
 from intsim.op import Composition, Contraction, Elementwise, Op, Tuned
 from intsim.params import kinds, record, widen
@@ -90,7 +91,9 @@ def _flags(op: Op, arrays: Sequence[Any], p: Any, backend: str, tuned: bool | st
     masks: dict[str, Array] = {}
 
     def stage(name: str, *inputs: Any, p: Any) -> Any:
-        field = next(n for n in kinds(outer) if getattr(outer, n) is p)
+        field = next((n for n in kinds(outer) if getattr(outer, n) is p), None)
+        if field is None:  # a stage that moves elements: it has no rule that could have a flag
+            return run(name, *inputs, p=p, backend=backend, tuned=tuned)
         out, found = run(name, *inputs, p=p, backend=backend, tuned=tuned, flags=True)
         masks.update({f"{field}.{flag}": mask for flag, mask in found.masks.items()})
         return out
@@ -132,8 +135,10 @@ def prepare(
     """``op`` with its parameters checked and its kernel record built once, to be called many times.
 
     tuned: as in ``run``. constant: inputs by name that no call changes (weights, a bias, a table): calls leave
-    them out; on a GPU they stay there, and tuned kernels reorder them once. stream: the GPU's stream to work on
-    (an int, or an object of PyTorch, CuPy, Numba or ``__cuda_stream__``), in place of the caller's own.
+    them out, and tuned kernels reorder them once. They are copied (to the GPU, where they stay; on the host not
+    where an array owns its memory and is marked read-only): what is written to the caller's array afterwards has
+    no effect. stream: the GPU's stream to work on (an int, or an object of PyTorch, CuPy, Numba or
+    ``__cuda_stream__``), in place of the caller's own.
     Raises TypeError or ValueError for parameters outside the op's limits and for names that it does not have.
     """
     return Prepared(_op(op), p, backend, tuned, constant, stream)
@@ -164,7 +169,8 @@ class Prepared:
         self._records: dict[tuple[tuple[str, int], ...], Any] = {}
         self._chosen: dict[tuple[Any, ...], Tuned | None] = {}  # by sizes and GPU
         self._kernel: Callable[..., None] | None = None
-        self._stages: dict[tuple[str, int], Prepared] = {}  # of a composition
+        self._stages: dict[tuple[Any, ...], Prepared] = {}  # of a composition
+        self._kept: dict[str, Any] = {}  # what tuned kernels made of constants
         self._wide = widen(p, object if backend == "exact" else np.int64)
         self._gpu = None
         self._constant = dict(constant or {})
@@ -176,7 +182,9 @@ class Prepared:
 
             self._gpu = OnGpu(op, p, self._record, self._fast, stream)
             self._constant = self._gpu.constants(self._constant) if self._constant else {}
-        elif stream is not None:
+        else:
+            self._constant = {name: frozen(a) for name, a in self._constant.items()}
+        if stream is not None and backend != "cuda":
             raise ValueError(f"only the cuda backend works on a stream; backend is {backend!r}")
 
     def __call__(self, *arrays: Any) -> Any:
@@ -205,7 +213,7 @@ class Prepared:
                 )
         bound = self._bind(*arrays)
         self._insist(bound)
-        if isinstance(self.op.program, Composition) and self._fast(bound.size) is None:
+        if isinstance(self.op.program, Composition) and not self._served(bound, None):
             return self._composed(bound)
         if not bound.loop:
             return self._core(bound.arrays, bound.size)
@@ -220,7 +228,7 @@ class Prepared:
         assert self._gpu is not None
         bound = bind(self.op, self._gpu.received(arrays, place), self.p)
         self._insist(bound, place.gpu)
-        if isinstance(self.op.program, Composition) and self._fast(bound.size, place.gpu) is None:
+        if isinstance(self.op.program, Composition) and not self._served(bound, place.gpu):
             return self._composed(bound, place)
         return self._gpu.run(bound, place)
 
@@ -237,8 +245,15 @@ class Prepared:
         out = tuple(self._empty(port, bound) for port in self.op.outputs)
         fast = self._fast(bound.size, leading=True)
         assert fast is not None
-        fast.load()(self._inputs(*self._broadcast(bound)), self._outputs(*out), self._record(bound.size))
+        self._call(fast, self._broadcast(bound), out, bound.size, bound.arrays)
         return out
+
+    def _call(
+        self, fast: Tuned, x: Sequence[Array], out: Sequence[Array], size: dict[str, int], given: Sequence[Array]
+    ) -> None:
+        """Runs a tuned kernel on ``x``, which it sees as views of ``given``."""
+        kept = (Kept.of(self.op, given, self._constant, self._kept),) if fast.keeps else ()
+        fast.load()(self._inputs(*x), self._outputs(*out), self._record(size), *kept)
 
     def _looped(self, bound: Bound) -> tuple[Array, ...]:
         out = tuple(self._empty(port, bound) for port in self.op.outputs)
@@ -253,12 +268,18 @@ class Prepared:
         assert isinstance(self.op.program, Composition)
 
         def stage(name: str, *arrays: Any, p: Any) -> Any:
-            key = name, id(p)  # a stage keeps its parameters alive: no other object gets the id
+            constants = () if place is not None else [c for c in self._constant.values() if c is not None]
+            fixed = [any(a is c for c in constants) for a in arrays]
+            key = name, id(p), *fixed  # a stage keeps its parameters alive: no other object gets the id
             if key not in self._stages:
-                forced = self.tuned if _has(get(name), self.tuned) else True
-                self._stages[key] = prepare(name, p=p, backend=self.backend, tuned=forced)
+                op = get(name)
+                forced = self.tuned if _has(op, self.tuned) else True
+                constant = {port.name: a for port, a, f in zip(op.inputs, arrays, fixed, strict=False) if f}
+                self._stages[key] = prepare(op, p=p, backend=self.backend, tuned=forced, constant=constant)
             one = self._stages[key]
-            return one(*arrays) if place is None else _one(one.placed(arrays, place))
+            if place is not None:
+                return _one(one.placed(arrays, place))
+            return one(*(a for a, f in zip(arrays, fixed, strict=True) if not f))
 
         out = self.op.program.wire(stage, *bound.arrays, self.p)
         return out if isinstance(out, tuple) else (out,)
@@ -322,13 +343,14 @@ class Prepared:
         made = tuple([np.empty(shape, dtype) for shape, dtype in self._made[key]])
         if made[0].size == 0:
             return made
-        x, y = self._inputs(*map(kernel_view, arrays)), self._outputs(*map(kernel_view, made))
+        x, y = tuple(map(kernel_view, arrays)), tuple(map(kernel_view, made))
         fast = self._fast(size)
         if fast is not None:
-            fast.load()(x, y, rec)
+            self._call(fast, x, y, size, arrays)
         else:
             if self._kernel is None:
                 self._kernel = importlib.import_module(f"intsim.backends.{self.backend}").compile(op.name, op.program)
             assert self._kernel is not None
+            x, y = self._inputs(*x), self._outputs(*y)
             self._kernel(x, y, rec, size[op.program.over] if isinstance(op.program, Contraction) else 0)
         return made

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from intsim.backends import cuda_exchange
-from intsim.backends.cuda_arrays import CAPTURE, Gpu
+from intsim.backends.cuda_arrays import CAPTURE, MADE, Gpu
 from intsim.backends.cuda_launch import Call
 from intsim.backends.cuda_queue import recorded
 
@@ -23,9 +23,12 @@ class Recording:
     launches: how many kernels it starts.
     """
 
-    def __init__(self, gpu: Gpu, stream: int, inputs: tuple[Any, ...], outputs: Any, calls: list[Call]) -> None:
+    def __init__(
+        self, gpu: Gpu, stream: int, inputs: tuple[Any, ...], outputs: Any, calls: list[Call], kept: Any
+    ) -> None:
         self.inputs, self.outputs, self.launches = inputs, outputs, len(calls)
-        self._gpu, self._stream, self._calls = gpu, stream, calls  # the calls also keep their arrays alive
+        self._gpu, self._stream, self._calls = gpu, stream, calls
+        self._kept = kept  # the function with its constants, and all arrays that it made
         self._again: Callable[[int], None] | None = None
 
     def __call__(self, stream: Any = None) -> Any:
@@ -83,13 +86,15 @@ def _gpu_of(function: Any, arrays: tuple[Any, ...]) -> Gpu:
     return cuda_exchange.place([f"input {i}" for i in range(len(arrays))], arrays)[0]
 
 
-def _recorded(function: Callable[..., Any], arrays: tuple[Any, ...], stream: int) -> tuple[Any, list[Call]]:
-    token = CAPTURE.set(stream)
+def _recorded(function: Callable[..., Any], arrays: tuple[Any, ...], stream: int) -> tuple[Any, list[Call], Any]:
+    made: list[Any] = []
+    token, token_of_made = CAPTURE.set(stream), MADE.set(made)
     try:
         with recorded() as calls:
-            return function(*arrays), calls
+            return function(*arrays), calls, (function, made)
     finally:
         CAPTURE.reset(token)
+        MADE.reset(token_of_made)
 
 
 def to_device(a: Any, gpu: int | None = None) -> Any:

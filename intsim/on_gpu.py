@@ -5,6 +5,7 @@ Host arrays are copied there and back; where they are small, as int64, so that o
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,11 @@ from intsim.backends import cuda, cuda_exchange
 from intsim.backends.cuda_arrays import CAPTURE, DeviceArray, Gpu, driver
 from intsim.backends.cuda_queue import Queue
 from intsim.backends.widening import SMALL
-from intsim.binding import Array, Bound, broadcast, fold, foldable, resident
+from intsim.binding import Array, Bound, fold, foldable
 from intsim.numerics import IntType
 from intsim.op import Contraction, Op, Tuned
 from intsim.records import fields_class
+from intsim.resident import broadcast, resident
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +118,18 @@ class OnGpu:
             made: DeviceArray = a
             return made
         port = self.op.inputs[index]
-        if port.fill is None or a.size == 0 or (a != a.flat[0]).any():
+        fixed = a.base is None and not a.flags.writeable  # nothing writes to it: kept as long as it lives
+        if not fixed and (port.fill is None or a.size == 0 or (a != a.flat[0]).any()):
             return cuda_exchange.upload(place.gpu, a, place.stream)
-        key = place.gpu.index, index, a.shape, int(a.flat[0])  # what an optional input is filled with
+        # else what an optional input is filled with
+        key = (place.gpu.index, id(a)) if fixed else (place.gpu.index, index, a.shape, int(a.flat[0]))
         if key not in self._fills:
             self._fills[key] = cuda_exchange.upload(place.gpu, a, place.stream)
             self._fills[key].constant = True
+            if fixed:
+                weakref.finalize(a, self._fills.pop, key, None)
+            else:
+                self._fills[key].holds = (int(a.flat[0]), int(a.flat[0]))
         return cuda_exchange.received(port.name, self._fills[key], place.stream)
 
     def _run(self, bound: Bound, place: Place, wide: bool = False) -> tuple[DeviceArray, ...]:
@@ -140,8 +148,10 @@ class OnGpu:
                 broadcast(a, bound.loop + a.shape[a.ndim - len(port.core) :])
                 for port, a in zip(op.inputs, bound.arrays, strict=True)
             ]
-            if self._tuned(bound.size, place.gpu, leading=True):
-                self._launch([a.in_order() for a in whole], out, bound.size, place, leading=True)  # type: ignore[attr-defined]
+            tuned = self._tuned(bound.size, place.gpu, leading=True)
+            if tuned is not None:
+                given = whole if tuned.strided else [a.in_order() for a in whole]
+                self._launch(given, out, bound.size, place, leading=True)
             else:
                 for at in np.ndindex(bound.loop):
                     self._launch([a[at] for a in whole], [a[at] for a in out], bound.size, place)
@@ -151,7 +161,7 @@ class OnGpu:
         shape, stored = bound.loop + port.shape(self.p, bound.size), port.storage(self.p)
         made = cuda_exchange.empty(place.gpu, shape, np.int64 if wide else stored, place.stream, place.allocator)
         t = port.type(self.p)
-        made.holds = (t.qmin, t.qmax) if isinstance(t, IntType) and not port.packed(self.p) else None
+        made.holds = port.bounds(self.p, bound.size) if isinstance(t, IntType) and not port.packed(self.p) else None
         return made
 
     def _launch(

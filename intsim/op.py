@@ -119,8 +119,11 @@ class Tuned:
     """A faster implementation that must equal the program. ``where`` is imported only when used.
 
     leading: it takes all leading dimensions at once, where they would be calls of their own.
+    keeps: it keeps what it makes of constant inputs (backend "cpu", where it is called with a fourth argument, the
+        call's ``Kept``).
     capability: the least compute capability of a GPU that it runs on (backend "cuda", where it is called
         with a fourth argument, the ``Queue`` that it launches on).
+    strided: with ``leading``, on a GPU: leading dimensions come as they lie, repeated ones with a stride of 0.
     not_simulated: why it cannot run in Numba's CUDA simulator; empty where it can.
     example: inputs and parameters that it serves, at some size, where none of the op's own examples are such.
     """
@@ -129,7 +132,9 @@ class Tuned:
     where: str  # "module:function", called as function(x, out, record)
     serves: Callable[[Any, Mapping[str, int]], bool]  # (params, dims): what it was written for
     leading: bool = False
+    keeps: bool = False
     capability: tuple[int, int] = (7, 0)
+    strided: bool = False
     not_simulated: str = ""
     example: Callable[[], tuple[tuple[Any, ...], Any]] | None = None
 

@@ -17,6 +17,11 @@ settings.register_profile("night", deadline=None, suppress_health_check=QUIET, m
 settings.load_profile(os.environ.get("INTSIM_TEST_PROFILE") or ("uncompiled" if UNCOMPILED else "ci"))
 
 
+def pytest_configure() -> None:
+    for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # a worker a core: their threads would only wait
+        os.environ.setdefault(library, "1")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "uncompiled_job" not in item.nodeid)  # the longest test first
     if UNCOMPILED:

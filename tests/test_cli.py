@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 
 from intsim.cli import main
 from intsim.params import kinds
-from intsim.op import Composition
 from intsim.registry import all_ops
 
 
@@ -67,12 +66,14 @@ def test_ops_json_is_a_list() -> None:
 def test_warmup_fills_and_clears_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTSIM_CACHE_DIR", str(tmp_path))
     (tmp_path / "kernels-old").mkdir()
-    done = invoke("warmup", "--clear")
+    done = invoke("warmup", "--clear", "activation.table", "divide")
     assert done.exit_code == 0, done.output
-    kernels = [op for op in all_ops() if not isinstance(op.program, Composition)]
-    assert f"{len(kernels)} kernels compiled" in done.output
-    assert "0 kernels compiled" in invoke("warmup").output
+    assert "2 kernels and the tuned kernels of 1 ops compiled" in done.output
+    assert "0 kernels and the tuned kernels of 0 ops compiled" in invoke("warmup", "activation.table").output
     assert not (tmp_path / "kernels-old").exists()
+    for name in ("divide.integer.nbi", "activation.table.nbi", "activation.table.pieces.nbi"):
+        assert list(tmp_path.glob(f"kernels-*/{name}")), name
+    assert "no op is called 'matmull'" in invoke("warmup", "matmull").output
 
 
 def _modules(statement: str) -> set[str]:

@@ -11,7 +11,7 @@ import pytest
 from conftest import SIMULATED, UNCOMPILED
 from intsim.binding import bind, fold, kernel_view
 from intsim.numerics import IntType
-from intsim.op import Composition
+from intsim.op import Composition, Rowwise
 from intsim.oracle import cases
 from intsim.params import record
 from intsim.records import fields_class
@@ -37,8 +37,15 @@ def test_machine_code_is_float_free_and_stays_in_registers(op: Any, cc: tuple[in
     arrays, size = fold(op, bound) if bound.loop else (bound.arrays, bound.size)
     inputs = fields_class(*(port.name for port in op.inputs))(*map(kernel_view, arrays))
     outputs = fields_class(*(port.name for port in op.outputs))(*map(kernel_view, case.wanted))
-    made = build(device_kernel(op.name, op.program), (inputs, outputs, record(case.params, size), 0), cc)
+    new = cc == (9, 0)
+    lanes = 32 if new and isinstance(op.program, Rowwise) else 1  # a warp a row, or a thread
+    made = build(
+        device_kernel(op.name, op.program, lanes, walks=not new, early=new),
+        (inputs, outputs, record(case.params, size), 0),
+        cc,
+    )
     assert not set(FLOAT.findall(made.ptx))
+    assert ("griddepcontrol.wait" in made.ptx) == new
     assert made.spilled == 0, made.log
     assert made.cubin.startswith(b"\x7fELF")
     assert made.entry.encode() in made.cubin

@@ -42,17 +42,25 @@ def both(name: str, *arguments: Any) -> tuple[int, int]:
 
 def check_nearest(got: tuple[int, int], wanted: Fraction) -> None:
     assert 2**30 <= got[0] < 2**31
-    assert abs(real(got) - wanted) <= wanted / 2**31
+    assert abs(real(got) - wanted) <= Fraction(2) ** (got[1] - 1)
 
 
 @given(SCALES, SCALES)
 @example((2**30, 0), (2**30, 0))
 @example((2**31 - 1, 5), (2**31 - 1, -9))
 @example((46341 * 2**15, 0), (46341 * 2**15, 0))  # a product just above 2**61
+@example((2**30 + 23171, 0), (2**30 + 23171, 0))  # just above half a step
+@example((2**30 + 23170, 0), (2**30 + 23170, 0))  # and just below
 def test_products_and_quotients(a: tuple[int, int], b: tuple[int, int]) -> None:
     check_nearest(both("multiply", a, b), real(a) * real(b))
     check_nearest(both("quotient", a, b), real(a) / real(b))
     assert both("quotient", a, a) == (ONE, -30)
+
+
+def test_a_mantissa_of_32_bits_is_the_next_power_of_two() -> None:
+    assert both("normal", 2**31, 5) == (2**30, 6)
+    assert both("normal", 2**31 - 1, 5) == (2**31 - 1, 5)
+    assert both("normal", 2**30, 5) == (2**30, 5)
 
 
 @given(st.integers(1, 2**53 - 1))
@@ -102,6 +110,9 @@ RULES = (Rounding.TIES_TO_AWAY, Rounding.TIES_TO_EVEN, Rounding.TIES_TO_POSITIVE
 @example(2**31 - 1, 2**31 - 1, -62)
 @example(2**31 - 1, 2**31 - 1, -63)
 @example(-(2**31) + 1, 2**31 - 1, -63)
+@example(0, 2**30, -63)
+@example(1, 2**30, -63)
+@example(-1, 2**30, -63)
 def test_applying_a_ratio_rounds_the_exact_product_once(rule: Rounding, x: int, mantissa: int, exponent: int) -> None:
     product = x * mantissa
     wanted = int(rounding.shift_right(np.array([product], object), -exponent, rule)[0])

@@ -15,6 +15,9 @@ DLPACK_CUDA = (2, 13)  # device types of DLPack: device memory, managed memory
 
 CAPTURE: ContextVar[int | None] = ContextVar("capture", default=None)  # the stream whose work is being recorded
 
+# The arrays made while work is being recorded: a recording keeps them, since kernels may know their addresses alone.
+MADE: ContextVar[list[Any] | None] = ContextVar("made", default=None)
+
 
 class Gpu(Protocol):
     """One GPU, or its simulation: memory, streams, kernels."""
@@ -24,6 +27,7 @@ class Gpu(Protocol):
     capability: tuple[int, int]
     multiprocessors: int
     simulated: bool
+    early: bool  # a kernel may start while the one before it ends
 
     def stream(self) -> int: ...  # intsim's own, for host arrays
     def wait(self, stream: int, other: int) -> None: ...

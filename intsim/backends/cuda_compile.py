@@ -33,6 +33,7 @@ class Kernel:
     name: what tells it from every other kernel, across processes. A function that a factory makes needs one
         (or a ``__qualname__`` of its own): what it closes over is part of the kernel.
     launch_bounds: the most threads a block, or a tuple of them and the least blocks a multiprocessor.
+    early: it calls ``wait_for_kernels_before`` before anything else, and may be started while they run.
     """
 
     def __init__(
@@ -42,12 +43,13 @@ class Kernel:
         *,
         launch_bounds: Any = None,
         max_registers: int | None = None,
+        early: bool = False,
     ) -> None:
         if name is None and "<locals>" in function.__qualname__:
             raise ValueError(f"{function.__qualname__} is made by a factory: give it a name that tells it from others")
         self.function = function
         self.name = name or f"{function.__module__}.{function.__qualname__}"
-        self.launch_bounds, self.max_registers = launch_bounds, max_registers
+        self.launch_bounds, self.max_registers, self.early = launch_bounds, max_registers, early
 
     def __repr__(self) -> str:
         return f"Kernel({self.name})"

@@ -6,6 +6,7 @@ Array protocols are read and offered by ``cuda.core``; launches, memory and grap
 from __future__ import annotations
 
 import re
+import threading
 import weakref
 from collections.abc import Callable
 from functools import cache
@@ -24,6 +25,12 @@ from intsim.backends.cuda_exchange import LEGACY_STREAM
 from intsim.backends.cuda_launch import Call
 
 LEAST_CAPABILITY = (7, 0)
+EARLY = (
+    (9, 0),
+    12030,
+)  # compute capability, and the driver's CUDA, from which on graphs know of kernels that start early
+MOST_KEPT = 1024  # launch configurations
+_LAUNCHING = threading.Lock()
 _SUCCESS = cu.CUresult.CUDA_SUCCESS
 
 _RUINED = (
@@ -69,12 +76,14 @@ class RealGpu:
                 f"{self.name} has compute capability {major}.{minor}: intsim needs {LEAST_CAPABILITY[0]}."
                 f"{LEAST_CAPABILITY[1]} or higher"
             )
+        self.early = self.capability >= EARLY[0] and _done(cu.cuDriverGetVersion()) >= EARLY[1]
         self._number = _done(cu.cuDeviceGet(index))
         self._context = _done(cu.cuDevicePrimaryCtxRetain(self._number))
         self.multiprocessors = int(self._device.properties.multiprocessor_count)
         self._enter()
         flag = cu.CUstream_flags.CU_STREAM_NON_BLOCKING
         self._stream = int(_done(cu.cuStreamCreate(flag)))
+        self._early: dict[tuple[int, ...], Any] = {}  # launch configurations
         self._orders = _done(cu.cuEventCreate(cu.CUevent_flags.CU_EVENT_DISABLE_TIMING))
 
     def _enter(self) -> None:
@@ -169,11 +178,28 @@ class RealGpu:
             granted.add(size)
 
     def launch(self, call: Call, stream: int) -> None:
+        if call.early:
+            self._launch_early(call, stream)
+            return
         slots = call.packed.address
         status = cu.cuLaunchKernel(call.loaded[0], *call.grid, *call.block, call.shared, stream, slots, 0)[0]
         if status != _SUCCESS:  # another context may be the current one
             self._enter()
             _done(cu.cuLaunchKernel(call.loaded[0], *call.grid, *call.block, call.shared, stream, slots, 0))
+
+    def _launch_early(self, call: Call, stream: int) -> None:
+        """What is done before a kernel runs is done while the one before it ends; the kernel waits for that itself."""
+        key = *call.grid, *call.block, call.shared
+        with _LAUNCHING:  # the stream is a field of what is kept
+            if key not in self._early:
+                if len(self._early) == MOST_KEPT:
+                    self._early.clear()
+                self._early[key] = _starting_early(key)
+            self._early[key].hStream = stream
+            status = cu.cuLaunchKernelEx(self._early[key], call.loaded[0], call.packed.address, 0)[0]
+            if status != _SUCCESS:
+                self._enter()
+                _done(cu.cuLaunchKernelEx(self._early[key], call.loaded[0], call.packed.address, 0))
 
     def capture(self, work: Callable[[int], None]) -> Callable[[int], None] | None:
         """A CUDA graph of what ``work(stream)`` launches on ``stream``: call it with a stream to run it."""
@@ -189,6 +215,16 @@ class RealGpu:
         ready = _done(cu.cuGraphInstantiate(graph, 0))
         _done(cu.cuGraphDestroy(graph))
         return _Graph(self, ready)
+
+
+def _starting_early(key: tuple[int, ...]) -> Any:
+    attribute, config = cu.CUlaunchAttribute(), cu.CUlaunchConfig()
+    attribute.id = cu.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    attribute.value.programmaticStreamSerializationAllowed = 1
+    config.gridDimX, config.gridDimY, config.gridDimZ, *block, config.sharedMemBytes = key
+    config.blockDimX, config.blockDimY, config.blockDimZ = block
+    config.attrs, config.numAttrs = [attribute], 1
+    return config
 
 
 class _Graph:

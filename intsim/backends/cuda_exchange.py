@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.backends.cuda_arrays import CAPTURE, DLPACK_CUDA, DeviceArray, Gpu, Host, driver, recording
+from intsim.backends.cuda_arrays import CAPTURE, DLPACK_CUDA, MADE, DeviceArray, Gpu, Host, driver, recording
 
 LEGACY_STREAM = 1  # the default stream, as both protocols number it
 _TORCH = {n: np.dtype(n) for n in ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32"]}
@@ -189,6 +189,8 @@ def empty(gpu: Gpu, shape: Sequence[int], dtype: Any, stream: int, library: str 
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
+    if library not in _MAKERS and "torch" in sys.modules and CAPTURE.get() is None and gpu.capturing(stream):
+        library = "torch"  # a graph of PyTorch's: what is freed here is still written to when the graph runs
     try:
         if library in _MAKERS and not gpu.simulated and CAPTURE.get() is None:  # a graph keeps memory of its own
             owner, address = _MAKERS[library](gpu, shape, dtype, stream)
@@ -200,7 +202,11 @@ def empty(gpu: Gpu, shape: Sequence[int], dtype: Any, stream: int, library: str 
         raise MemoryError(
             f"GPU {gpu.index} ({gpu.name}) has no room for {size:,} bytes, an array of shape {tuple(shape)}"
         ) from None
-    return DeviceArray(gpu, address, shape, dtype, stream, owner)
+    made = DeviceArray(gpu, address, shape, dtype, stream, owner)
+    recorded = MADE.get()
+    if recorded is not None:
+        recorded.append(made)
+    return made
 
 
 def upload(gpu: Gpu, a: Host, stream: int) -> DeviceArray:

@@ -32,6 +32,7 @@ class Call:
     shared: int
     packed: Any
     keeps: tuple[Any, ...]  # the arrays that the packed addresses point into
+    early: bool = False  # may start while the kernel before it runs
 
 
 class Loader:
@@ -55,7 +56,9 @@ class Loader:
         loaded = self._loaded[key]
         if shared > STATIC_SHARED:
             self._gpu.dynamic_shared(loaded, shared)
-        return Call(loaded, grid, block, shared, arguments if self._gpu.simulated else pack(arguments), arguments)
+        return Call(
+            loaded, grid, block, shared, arguments if self._gpu.simulated else pack(arguments), arguments, kernel.early
+        )
 
 
 @cache

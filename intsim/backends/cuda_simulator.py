@@ -18,7 +18,7 @@ CAPABILITY = (9, 0)  # so that every tuned kernel can be tried that has a body i
 class SimulatedGpu:
     """Stands for the GPU with number ``index``."""
 
-    name, capability, multiprocessors, simulated = "Numba's simulator", CAPABILITY, 2, True
+    name, capability, multiprocessors, simulated, early = "Numba's simulator", CAPABILITY, 2, True, False
 
     def __init__(self, index: int) -> None:
         self.index = index

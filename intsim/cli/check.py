@@ -69,7 +69,7 @@ def check(
     from intsim.oracle import golden, judge, report
     from intsim.oracle.runner import ChildFailed
 
-    _known(ops, case)
+    known(ops, case)
     if record is not None and (ops or case):
         raise click.UsageError("--record takes a whole check: leave out --op and --case")
     if install:
@@ -184,7 +184,7 @@ def _compile(ops: tuple[str, ...]) -> None:
             warm.fill(names, lambda name: bar.update(1))
 
 
-def _known(ops: tuple[str, ...], case: str | None) -> None:
+def known(ops: tuple[str, ...], case: str | None) -> None:
     """Refuses names that no op or family has: a typing error must not select nothing."""
     from intsim import registry
 

@@ -31,6 +31,14 @@ def evaluate_options(function: Any) -> Any:
         click.option("--windows", default=0, help="Only the first so many windows of it; 0 is all."),
         click.option("--limit", default=0, help="Only the first so many sentences; 0 is all."),
         click.option("--beam", "width", default=1, show_default=True, help="Texts followed in a translation."),
+        click.option(
+            "--reading",
+            "readings",
+            type=click.Choice(["floating", "literal", "tensor"]),
+            multiple=True,
+            help="Beside it: the same integers with floating scales, as the paper has them; read to the letter, too; "
+            "or with one scale a tensor.",
+        ),
         click.option("--record", metavar="DATA", help="Keep the figures as those on DATA, for intsim model results."),
         click.option(
             "--record-file",
@@ -57,12 +65,15 @@ def evaluate(
     windows: int,
     limit: int,
     width: int,
+    readings: tuple[str, ...],
     record: str | None,
     record_file: Path | None,
 ) -> None:
     from intsim.models import corpora, results, scoring, storage, transformer_evaluate as evaluation
 
     compared = _compared(path, checkpoint, backend)
+    for reading in dict.fromkeys(readings):
+        compared.models[reading] = _read_as(compared.read, reading)
     if record and compared.checkpoint is None:  # before the work, not after it
         raise ValueError("--record keeps an integer model beside its float one: give --checkpoint")
     models, vocabulary = compared.models, compared.vocabulary
@@ -122,6 +133,14 @@ def _compared(path: Path, checkpoint: str | None, backend: str) -> _Compared:
     return _Compared({"float": real.model(), "integer": model}, vocabulary, read, real, Path(checkpoint))
 
 
+def _read_as(model: PropagatedModel | None, reading: str) -> Transformer[Any]:
+    from intsim.models.floating_scales import FloatingScales, Reading
+
+    if model is None:
+        raise ValueError("--reading is of an integer model; a float model has no scales")
+    return FloatingScales(model, Reading(reading))
+
+
 def _lines(data: str, compared: _Compared, path: Path, found: list[Any]) -> list[results.Line]:
     """What goes into the record."""
     from intsim.models import results, storage
@@ -133,10 +152,11 @@ def _lines(data: str, compared: _Compared, path: Path, found: list[Any]) -> list
     made = []
     for one in found:
         form, size = "float32", storage.float_bytes(real)
-        if one.name == "integer" and compared.read:
+        if one.name != "float" and compared.read:
             usual = Options().as_names()
             options = compared.read.options.as_names().items()
             form = ", ".join([results.INTEGERS, *(f"{k} {v}" for k, v in options if usual[k] != v)])
+            form += results.READINGS.get(one.name, "")
             size = storage.measure(real, path).integer
         against = form != "float32"
         made.append(

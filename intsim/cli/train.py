@@ -46,6 +46,7 @@ def _common(sizes: dict[str, Any], **defaults: Any) -> Callable[[Any], Any]:
         click.option("--norm", type=click.Choice(["l1", "standard"]), default="l1", show_default=True),
         click.option("--degree", default=3, show_default=True, help="Of the polynomial attention."),
         click.option("--shift", type=float, help="Its b before training.  [default: the degree]"),
+        click.option("--gain", type=float, help="Of the L1 norm before training.  [default: sqrt(2/pi)]"),
         click.option("--positions", type=click.Choice(["learned", "sinusoidal"]), default="learned", show_default=True),
         click.option("--post-norm", is_flag=True, help="Norms after each sum instead of before each block."),
         click.option("--steps", default=defaults["steps"], show_default=True, help="Updates."),
@@ -218,6 +219,7 @@ def _run(given: dict[str, Any], shape: Architecture, *, smoothing: float, decay:
     import torch
 
     from intsim.training.loop import Recipe, Run
+    from intsim.training.network import NORMAL_GAIN
 
     device = given["device"]
     if device == "auto":
@@ -230,6 +232,7 @@ def _run(given: dict[str, Any], shape: Architecture, *, smoothing: float, decay:
         warmup=given["warmup"],
         dropout=given["dropout"],
         shift=float(given["degree"]) if given["shift"] is None else given["shift"],
+        gain=NORMAL_GAIN if given["gain"] is None else given["gain"],
         smoothing=smoothing,
         decay=decay,
         every=given["every"],

@@ -34,7 +34,11 @@ def measure(checkpoint: Checkpoint, texts: Sequence[str], progress: Callable[[in
     """
     if not texts:
         raise ValueError("calibration needs at least one sentence")
-    sentences = [s.ids for s in TextReader(checkpoint.tokenizer, checkpoint.shape).read(texts)]
+    return ranges(checkpoint, [s.ids for s in TextReader(checkpoint.tokenizer, checkpoint.shape).read(texts)], progress)
+
+
+def ranges(checkpoint: Checkpoint, sentences: Sequence[Array], progress: Callable[[int], None] | None = None) -> Ranges:
+    """The same on the ids of at least one sentence."""
     largest: dict[str, float] = {}
     values: dict[str, Array] = {}
 
@@ -49,7 +53,7 @@ def measure(checkpoint: Checkpoint, texts: Sequence[str], progress: Callable[[in
     return Ranges(
         {name: float(_up(np.array(top))) for name, top in largest.items()},
         {name: _up(top) for name, top in values.items()},
-        len(texts),
+        len(sentences),
     )
 
 

@@ -158,6 +158,11 @@ def _wanted(shape: Shape) -> dict[str, tuple[str, tuple[int, ...]]]:
     return made
 
 
+def tensor_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of a ``Checkpoint``, under this package's names."""
+    return {name: dims for name, (_, dims) in _wanted(shape).items()}
+
+
 def _tensors(path: Path, shape: Shape) -> dict[str, Array]:
     safetensors = need("safetensors")
     need("safetensors.numpy")

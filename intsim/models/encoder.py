@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.binding import broadcast, resident
+from intsim.resident import broadcast, resident
 from intsim.models.layout import Array, IntegerModel, check, step_ops
 from intsim.execute import Prepared, prepare
 
@@ -38,8 +38,14 @@ class IntegerEncoder:
 
             self._t, self._enter = on_gpu.constants(model.tensors), on_gpu.entered
         self._steps: dict[str, Prepared] = {
-            name: prepare(op, p=model.steps[name], backend=backend) for name, op in step_ops(model.shape).items()
+            name: prepare(op, p=model.steps[name], backend=backend, constant=self._constant(name))
+            for name, op in step_ops(model.shape).items()
         }
+
+    def _constant(self, step: str) -> dict[str, Any]:
+        """The inputs of a step that are the model's own, and that are laid out once."""
+        name = step.removesuffix(".matmul")
+        return {"b": self._t[f"{name}.weight"]} if name != step and f"{name}.weight" in self._t else {}
 
     def embed(
         self, sentences: Sequence[Array], batch: int = BATCH, progress: Callable[[int], None] | None = None
@@ -138,7 +144,7 @@ class IntegerEncoder:
 
     def _dense(self, name: str, quantized: tuple[Array, Array], see: Callable[[str, Array], Array]) -> Array:
         (q, top), t = quantized, self._t
-        acc = self._steps[f"{name}.matmul"](q, t[f"{name}.weight"])
+        acc = self._steps[f"{name}.matmul"](q)
         return see(name, self._steps[f"{name}.requantize"](acc, top, t[f"{name}.column"], t[f"{name}.bias"]))
 
     def _norm(self, name: str, x: Array, see: Callable[[str, Array], Array]) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from intsim.execute import Prepared, prepare
 from intsim.models.layout import Array
 from intsim.models.transformer import Kept, Transformer
+from intsim.models.transformer_checkpoint import linear_maps
 from intsim.models.transformer_layout import PropagatedModel, check, step_ops
 
 
@@ -48,12 +49,19 @@ class IntegerTransformer(Transformer[Scaled]):
         self._steps: dict[str, Prepared] = {
             name: prepare(op, p=model.steps[name], backend=backend) for name, op in step_ops(model.shape).items()
         }
+        product = step_ops(model.shape)["linear.matmul"]
+        self._products = {
+            name: prepare(
+                product, p=model.steps["linear.matmul"], backend=backend, constant={"b": self._t[f"{name}.weight"]}
+            )
+            for name in ("embedding", *linear_maps(model.shape))
+        }
 
     def _rescale(self, step: str, x: Scaled) -> Scaled:
         return Scaled(*self._steps[f"{step}.rescale"](x.q.astype(np.int32), x.mantissa, x.exponent))
 
     def _linear(self, name: str, x: Scaled) -> Scaled:
-        acc = self._steps["linear.matmul"](x.q, self._t[f"{name}.weight"])
+        acc = self._products[name](x.q)
         return Scaled(*self._steps[f"{name}.bias"](acc, x.mantissa, x.exponent))
 
     def embed(self, ids: Array, first: int) -> Scaled:
@@ -94,7 +102,7 @@ class IntegerTransformer(Transformer[Scaled]):
         return Scaled(*(a[chosen] for a in x))
 
     def logits(self, x: Scaled) -> Scaled:
-        acc = self._steps["linear.matmul"](x.q, self._t["embedding.weight"])
+        acc = self._products["embedding"](x.q)
         return Scaled(*self._steps["logits.bias"](acc, x.mantissa, x.exponent))
 
     def best(self, logits: Scaled) -> Array:

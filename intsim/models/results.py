@@ -12,12 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from intsim.documents import write_between
-from intsim.models.architecture import Architecture, AttentionKind
+from intsim.models.architecture import Architecture, AttentionKind, NormKind
 from intsim.models.storage import shipped_root
 
 FILE = "records/transformers.json"  # in the folder of the golden outputs
 START, END = "<!-- made by: intsim model results --update README.md -->", "<!-- end -->"
 INTEGERS = "integers"
+READINGS = {  # what stands behind it where scales are floats
+    "floating": ", floating scales",
+    "literal": ", floating scales, the paper to the letter",
+    "tensor": ", floating scales, one a tensor",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,10 @@ def training_name(folder: Path, shape: Architecture) -> str:
     made = f"{steps:,} steps, dropout {recipe['dropout']:g}"
     if shape.attention is AttentionKind.POLYNOMIAL:
         made += f", b from {recipe.get('shift', 1.0):g}"
+    if shape.norm is NormKind.L1:
+        made += f", gain from {recipe.get('gain', 1.0):.2g}"
+    if recipe.get("seed", 1) != 1:
+        made += f", seed {recipe['seed']}"
     return made if steps == recipe["steps"] else f"{made}, stopped before {recipe['steps']:,}"
 
 

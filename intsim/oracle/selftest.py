@@ -28,8 +28,12 @@ from intsim.oracle.cases import Case
 from intsim.params import Integer, Stage, kinds
 
 RANDOM = 4
-# Lengths of the dimensions of larger cases, in the op's order: tails of every tile, one row, many rows.
-LENGTHS = ((37, 45, 70), (130, 200, 144), (1, 512, 512), (256, 256, 512))
+# Lengths of the dimensions of larger cases, in the op's order: tails of every tile, one row, many rows; a head; and
+# what ops of four or five dimensions take, whose product would be too large with those.
+LENGTHS = (
+    (37, 45, 70), (130, 200, 144), (1, 512, 512), (256, 256, 512), (70, 64, 200, 48),
+    (17, 5, 64, 40, 32), (40, 6, 32, 100, 48),
+)  # fmt: skip
 MOST = 2**27  # the product of all lengths of a larger case: what the spec does in seconds
 ENOUGH = 2  # larger cases for each tuned kernel
 CHOSEN = "chosen"  # the kernel that a caller gets who asks for none
@@ -76,9 +80,9 @@ def run(
     row = Row(op.id)
     stated = [*(golden.cases(op) or cases.directed(op)), *cases.random(op, count, label="drawn")]
     # the JIT off, a program is Python: then the larger case is a small one
-    large = list(_reaching(op, None, stated, "cpu", LENGTHS[:1] if config.DISABLE_JIT else LENGTHS[1:]))[:1]
+    large = list(reaching(op, None, stated, "cpu", LENGTHS[:1] if config.DISABLE_JIT else LENGTHS[1:]))[:1]
     tuned = [t for t in op.tuned if tiles and t.backend in devices]
-    reach = {t.where: list(_reaching(op, t, stated, t.backend)) for t in tuned}
+    reach = {t.where: list(reaching(op, t, stated, t.backend)) for t in tuned}
     for t in tuned:
         if not reach[t.where]:
             why = t.not_simulated if t.backend == "cuda" and _simulated() else ""
@@ -146,10 +150,19 @@ def in_threads(count: int) -> Iterator[None]:
         cpu.THREADS, cpu.WORTH_A_THREAD = before
 
 
-def _reaching(
-    op: Op, tile: Tuned | None, stated: Sequence[Case], device: str, sizes: Sequence[Sequence[int]] = LENGTHS
+def reaching(
+    op: Op,
+    tile: Tuned | None,
+    stated: Sequence[Case],
+    device: str,
+    sizes: Sequence[Sequence[int]] = LENGTHS,
+    *,
+    every: bool = False,
 ) -> Iterator[Case]:
-    """Larger cases, made of the stated ones, that the tuned kernel serves; any larger ones where there is none."""
+    """Larger cases, made of the stated ones, that the tuned kernel serves; any larger ones where there is none.
+
+    A few of them; every: all.
+    """
     found = 0
     if tile is not None and tile.example is not None:
         stated = [cases.make(op, "of-the-kernel", "", *tile.example()), *stated]
@@ -160,8 +173,9 @@ def _reaching(
                 continue
             yield made
             found += 1
-            break
-        if found >= ENOUGH:
+            if not every:
+                break
+        if found >= ENOUGH and not every:
             return
 
 

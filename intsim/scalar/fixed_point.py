@@ -21,7 +21,7 @@ def _saturate32(x: Int) -> Int:
 @portable
 def wrap32(x: Int) -> Int:
     """``x`` modulo 2**32, as an int32 holds it."""
-    return ((x + 2**31) & (2**32 - 1)) - 2**31
+    return ((x & (2**32 - 1)) ^ 2**31) - 2**31
 
 
 @portable
@@ -63,20 +63,14 @@ def exp_of_negative(a: Int, integer_bits: Int) -> Int:
     x4 = high_multiply(x2, x2)
     tail = rounding_shift(high_multiply(rounding_shift(x4, 2) + x3, 715827883) + x2, 1)
     result = 1895147668 + high_multiply(1895147668, x + tail)
-    remainder = on_quarter - a
+    remainder = on_quarter - a  # below 2**31: bits of more than integer_bits are 0
     result = _exp_step(result, remainder, fraction_bits - 2, 1672461947)
     result = _exp_step(result, remainder, fraction_bits - 1, 1302514674)
-    if integer_bits > 0:
-        result = _exp_step(result, remainder, fraction_bits, 790015084)
-    if integer_bits > 1:
-        result = _exp_step(result, remainder, fraction_bits + 1, 290630308)
-    if integer_bits > 2:
-        result = _exp_step(result, remainder, fraction_bits + 2, 39332535)
-    if integer_bits > 3:
-        result = _exp_step(result, remainder, fraction_bits + 3, 720401)
-    if integer_bits > 4:
-        result = _exp_step(result, remainder, fraction_bits + 4, 242)
-    return result
+    result = _exp_step(result, remainder, fraction_bits, 790015084)
+    result = _exp_step(result, remainder, fraction_bits + 1, 290630308)
+    result = _exp_step(result, remainder, fraction_bits + 2, 39332535)
+    result = _exp_step(result, remainder, fraction_bits + 3, 720401)
+    return _exp_step(result, remainder, fraction_bits + 4, 242)
 
 
 @portable

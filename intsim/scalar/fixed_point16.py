@@ -45,15 +45,13 @@ def exp_of_negative16(a: Int, integer_bits: Int) -> Int:
     x4 = high_multiply16(x2, x2)
     fourth = high_multiply16(shift_right(x4, 2, Rounding.TIES_TO_AWAY) + x3, 10923)
     result = 28918 + high_multiply16(28918, x + shift_right(fourth + x2, 1, Rounding.TIES_TO_AWAY))
-    remainder = on_quarter - a
+    remainder = on_quarter - a  # below 2**15: its highest bit is 0 where integer_bits is 3
     result = _factor(result, remainder, bits - 2, 25520)
     result = _factor(result, remainder, bits - 1, 19875)
     result = _factor(result, remainder, bits, 12055)
     result = _factor(result, remainder, bits + 1, 4435)
     result = _factor(result, remainder, bits + 2, 600)
-    if integer_bits > 3:
-        result = _factor(result, remainder, bits + 3, 11)
-    return result
+    return _factor(result, remainder, bits + 3, 11)
 
 
 @portable

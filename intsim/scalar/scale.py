@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from intsim.compiling import Int, portable
+from intsim.scalar.functions import bit_length
 from intsim.scalar.rounding import shift_right
 
 
@@ -35,9 +36,7 @@ def quotient(a_mantissa: Int, a_exponent: Int, b_mantissa: Int, b_exponent: Int)
 @portable
 def of_integer(n: Int) -> tuple[Int, Int]:
     """``1 <= n < 2**53``; exact below 2**31."""
-    length = 0
-    while n >> length:
-        length += 1
+    length = bit_length(n)
     if length <= 31:
         return n << (31 - length), length - 31
     return normal((n + (1 << (length - 32))) >> (length - 31), length - 31)
@@ -46,17 +45,13 @@ def of_integer(n: Int) -> tuple[Int, Int]:
 @portable
 def less(a_mantissa: Int, a_exponent: Int, b_mantissa: Int, b_exponent: Int) -> Any:
     """Whether a is the smaller."""
-    if a_exponent != b_exponent:
-        return a_exponent < b_exponent
-    return a_mantissa < b_mantissa
+    return a_exponent < b_exponent or (a_exponent == b_exponent and a_mantissa < b_mantissa)
 
 
 @portable
 def apply(x: Int, mantissa: Int, exponent: Int, rounding: Int) -> Int:
     """``x * mantissa * 2**exponent``, rounded once. Domain: ``|x| < 2**31``, ``exponent <= 0``."""
     product = x * mantissa  # below 2**62
-    if exponent >= -62:
-        return shift_right(product, -exponent, rounding)
-    if product == 0:
-        return product
-    return shift_right(product >> 62, 2, rounding) if product < 0 else shift_right(1 + 0 * product, 2, rounding)
+    if exponent < -62:
+        product = min(max(product, -1), 1)  # less than half a unit: no rule asks for more than the sign
+    return shift_right(product, min(-exponent, 62), rounding)

@@ -54,8 +54,6 @@ def tanh(a: Int, integer_bits: Int) -> Int:
 @portable
 def inverse_square_root_shift(v: Int) -> Int:
     """The shift that goes with ``inverse_square_root``: 0 or more."""
-    if v <= 1:
-        return 0
     return max(12 - ((31 - bit_length(v)) >> 1), 0)
 
 
@@ -71,7 +69,7 @@ def inverse_square_root(v: Int) -> Int:
         cube = saturating_left_shift(high_multiply(high_multiply(x, x), x), 6)
         x = saturating_left_shift(high_multiply(402653184, x) - high_multiply(half, cube), 3)
     x = high_multiply(x, 1518500250)
-    return x << (pairs - 11) if pairs > 11 else x
+    return x << max(pairs - 11, 0)
 
 
 @portable

@@ -20,7 +20,7 @@ from torch.nn import functional
 from intsim.models.architecture import Architecture
 from intsim.models.vocabulary import PAD, Vocabulary
 from intsim.training.batches import Batch
-from intsim.training.network import Network
+from intsim.training.network import NORMAL_GAIN, Beginning, Network
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS, SHAPE, TOKENIZER, RESULT = "model.safetensors", "config.json", "tokenizer.json", "training.json"
@@ -32,7 +32,7 @@ class Recipe:
 
     steps: updates. rate: the highest learning rate, reached after ``warmup`` steps and brought to 0 by
     a cosine. smoothing: of the labels. decay: of the weights. average: of the weights kept, per step.
-    shift: b of the polynomial attention before training.
+    shift, gain: b of the polynomial attention and the gain of the L1 norm before training.
     every: steps between two looks at the validation data, each of which can be resumed from.
     """
 
@@ -43,6 +43,7 @@ class Recipe:
     smoothing: float
     decay: float
     shift: float = 1.0
+    gain: float = NORMAL_GAIN
     average: float = 0.999
     every: int = 500
     seed: int = 1
@@ -72,7 +73,7 @@ class Run:
         self.folder, self.shape, self.recipe, self.device = folder, shape, recipe, device
         torch.manual_seed(recipe.seed)
         torch.set_float32_matmul_precision("high")  # TF32 where the device has it: a training needs no more
-        self.network = Network(shape, recipe.dropout, recipe.shift).to(device)
+        self.network = Network(shape, recipe.dropout, Beginning(shift=recipe.shift, gain=recipe.gain)).to(device)
         matrices = [p for p in self.network.parameters() if p.ndim == 2]
         vectors = [p for p in self.network.parameters() if p.ndim != 2]
         self._optimizer = torch.optim.AdamW(

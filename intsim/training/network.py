@@ -4,12 +4,15 @@ Source: Lin et al. 2020, Towards Fully 8-bit Integer Inference for the Transform
 The paper leaves open the degree, the shape and start of b and delta, and the constant of the L1 norm:
 here the degree n is a choice, b and delta are learned per head, and the gain takes up the constant.
 delta begins at 0.05. With b = n at the start the logarithm of a weight has at 0 the slope 1, as that of
-softmax has: it trained better than b = 1 (``intsim train`` begins so; reference_outputs/records).
+softmax has: it trained better than b = 1. With a gain of sqrt(2 / pi) at the start the L1 norm of normal
+values has the deviation 1, as LayerNorm's has: it trained better than a gain of 1. ``intsim train``
+begins so (reference_outputs/records).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -20,15 +23,24 @@ from intsim.models.architecture import Architecture, AttentionKind, NormKind, Po
 from intsim.models.vocabulary import PAD
 
 EPSILON = 1e-5  # keeps a norm's quotient and an attention's finite
-FIRST_SHIFT, FIRST_FLOOR = 1.0, 0.05  # b and |delta| before training
+FIRST_FLOOR = 0.05  # |delta| before training
+NORMAL_GAIN = math.sqrt(2 / math.pi)  # a normal variable's mean absolute value over its deviation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """Before training: b of the polynomial attention, the gain of the L1 norm."""
+
+    shift: float = 1.0
+    gain: float = NORMAL_GAIN
 
 
 class L1Norm(nn.Module):
     """Centred values over their mean absolute value, times gain, plus bias."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, gain: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.full((width,), gain))
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,12 +51,12 @@ class L1Norm(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention. ``visible``: bool, broadcastable to [batch, heads, queries, keys]."""
 
-    def __init__(self, shape: Architecture, dropout: float, shift: float = FIRST_SHIFT) -> None:
+    def __init__(self, shape: Architecture, dropout: float, begin: Beginning) -> None:
         super().__init__()
         self.shape, self.dropout = shape, dropout
         self.query, self.key, self.value, self.out = (nn.Linear(shape.width, shape.width) for _ in range(4))
         if shape.attention is AttentionKind.POLYNOMIAL:
-            self.shift = nn.Parameter(torch.full((shape.heads,), shift))
+            self.shift = nn.Parameter(torch.full((shape.heads,), begin.shift))
             self.floor = nn.Parameter(torch.full((shape.heads,), FIRST_FLOOR))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -69,14 +81,14 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """Self-attention, cross-attention where there is a memory, feed-forward; a norm and a sum around each."""
 
-    def __init__(self, shape: Architecture, dropout: float, shift: float, *, cross: bool) -> None:
+    def __init__(self, shape: Architecture, dropout: float, begin: Beginning, *, cross: bool) -> None:
         super().__init__()
         self.first, self.dropout = shape.norm_first, dropout
-        self.self_norm, self.self_attention = _norm(shape), Attention(shape, dropout, shift)
+        self.self_norm, self.self_attention = _norm(shape, begin), Attention(shape, dropout, begin)
         if cross:
-            self.cross_norm, self.cross_attention = _norm(shape), Attention(shape, dropout, shift)
+            self.cross_norm, self.cross_attention = _norm(shape, begin), Attention(shape, dropout, begin)
         self.cross = cross
-        self.feed_norm = _norm(shape)
+        self.feed_norm = _norm(shape, begin)
         self.feed_up, self.feed_down = nn.Linear(shape.width, shape.feed), nn.Linear(shape.feed, shape.width)
 
     def _around(self, norm: nn.Module, block: Any, x: Tensor) -> Tensor:
@@ -96,12 +108,9 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """The whole Transformer; ids go in, logits come out. ``PAD`` in a source is never seen.
+    """The whole Transformer; ids go in, logits come out. ``PAD`` in a source is never seen."""
 
-    shift: b of the polynomial attention before training.
-    """
-
-    def __init__(self, shape: Architecture, dropout: float = 0.0, shift: float = FIRST_SHIFT) -> None:
+    def __init__(self, shape: Architecture, dropout: float = 0.0, begin: Beginning = Beginning()) -> None:
         super().__init__()
         self.shape, self.dropout = shape, dropout
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
@@ -110,11 +119,11 @@ class Network(nn.Module):
         else:
             self.register_buffer("sinusoids", sinusoids(shape.positions, shape.width), persistent=False)
         made = range(shape.layers)
-        self.decoder = nn.ModuleList(Layer(shape, dropout, shift, cross=shape.translates) for _ in made)
-        self.decoder_norm = _norm(shape)
+        self.decoder = nn.ModuleList(Layer(shape, dropout, begin, cross=shape.translates) for _ in made)
+        self.decoder_norm = _norm(shape, begin)
         if shape.translates:
-            self.encoder = nn.ModuleList(Layer(shape, dropout, shift, cross=False) for _ in made)
-            self.encoder_norm = _norm(shape)
+            self.encoder = nn.ModuleList(Layer(shape, dropout, begin, cross=False) for _ in made)
+            self.encoder_norm = _norm(shape, begin)
         self._begin()
 
     def _begin(self) -> None:
@@ -159,8 +168,8 @@ class Network(nn.Module):
         return self.decode(ids) if source is None else self.decode(ids, *self.encode(source))
 
 
-def _norm(shape: Architecture) -> nn.Module:
-    return L1Norm(shape.width) if shape.norm is NormKind.L1 else nn.LayerNorm(shape.width, eps=EPSILON)
+def _norm(shape: Architecture, begin: Beginning) -> nn.Module:
+    return L1Norm(shape.width, begin.gain) if shape.norm is NormKind.L1 else nn.LayerNorm(shape.width, eps=EPSILON)
 
 
 def sinusoids(length: int, width: int) -> Tensor:

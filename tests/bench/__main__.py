@@ -22,7 +22,9 @@ def main(names: tuple[str, ...], threads: int, rounds: int, only: str, markdown:
         os.environ[variable] = str(threads)  # read when the libraries load, which is below
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads would disturb the others' turns
     from intsim.backends import cpu
+    from intsim.compiling import compile_ahead
 
+    compile_ahead()
     cpu.THREADS = threads
     click.echo(frame.header(threads, rounds))
     for name in names or frame.subjects():

@@ -1,6 +1,6 @@
 """Tuned CUDA kernels beside cuBLASLt (torch._int_mm), float16 products and a copy. Needs a GPU and PyTorch.
 
-python tests/bench_cuda/kernels.py
+python tests/bench_cuda/kernels.py [products] [vector] [four_bits] [saturating] [rows] [every_accumulator]
 
 A figure is the median of 7 replays of a CUDA graph of several launches, between device events. Every result is
 compared before it is timed: with an exact product in float64, or with the generic kernel of the same op.
@@ -8,6 +8,7 @@ compared before it is timed: with an exact product in float64, or with the gener
 
 from __future__ import annotations
 
+import functools
 import platform
 import statistics
 import sys
@@ -25,7 +26,7 @@ from intsim.backends.cuda_compile import Kernel
 from intsim.backends.cuda_intrinsics import cuda, int64, load_16, store_16
 from intsim.backends.cuda_queue import Queue
 from intsim.composites.linear import single_rounding as linear
-from intsim.numerics import Nibbles, Rounding, int4, int8, int24, int32
+from intsim.numerics import IntType, Nibbles, Overflow, Rounding, int4, int8, int24, int32
 from intsim.ops.activation import table
 from intsim.ops.layernorm import ibert as layernorm
 from intsim.ops.matmul import integer as matmul
@@ -143,6 +144,20 @@ def four_bits() -> None:
         show(f"int8 x int4 product {m}x{k}x{n}, {name}", ms, others, f"{2 * m * n * k / ms / 1e9:.0f} TOPS")
 
 
+def saturating() -> None:
+    for m, k, n in ((4096, 768, 3072), (1024, 1024, 1024), (128, 768, 3072)):
+        a, b, bias = drawn((m, k)), drawn((n, k)), drawn((n,), -10000, 10000, torch.int32)
+        p = matmul.Params(acc=IntType(20), overflow=Overflow.SATURATE)
+        tile, plain = (
+            intsim.prepare("matmul.integer", p=p, backend="cuda", tuned=where, constant={"b": b, "bias": bias})
+            for where in (True, "intsim.ops.matmul._cuda_tile:matmul")
+        )
+        same(tile(a), plain(a))
+        ms = milliseconds(lambda: tile(a), 4)  # noqa: B023
+        others = {"plain tile": milliseconds(lambda: plain(a), 1)}  # noqa: B023
+        show(f"saturating after every term {m}x{k}x{n}", ms, others, f"{2 * m * n * k / ms / 1e9:.1f} TOPS")
+
+
 def _copy_16(source: int, out: int, count: int) -> None:
     at = (int64(cuda.blockIdx.x) * 256 + cuda.threadIdx.x) * 16
     if at < count:
@@ -175,12 +190,14 @@ def rows() -> None:
         q = drawn((2**27 // n, n), -5000, 5000, torch.int32)
         p_softmax = softmax.Params.from_scale(0.002, q=int32)
         works.append((f"softmax {2**27 // n}x{n}", "softmax.ibert", p_softmax, (q,), 5))
+        stop = torch.randint(1, n + 1, (2**27 // n,), dtype=torch.int32, device="cuda")
+        works.append((f"softmax {2**27 // n}x{n}, masked", "softmax.ibert", p_softmax, (q, stop), 5))
     x = drawn((131072, 768), -100000, 100000, torch.int32)
     works.append(("layernorm 131072x768", "layernorm.ibert", layernorm.Params(0, int24, int32), (x,), 8))
     for name, op, params, given, width in works:
         run = intsim.prepare(op, p=params, backend="cuda")
         plain = intsim.prepare(op, p=params, backend="cuda", tuned=False)
-        some = tuple(g[:2048] if g is given[0] else g for g in given)
+        some = tuple(g[:2048] if len(g) == len(given[0]) else g for g in given)
         same(run(*given)[:2048], plain(*some))
         ms = milliseconds(lambda: run(*given), 2)  # noqa: B023
         speed = given[0].numel() * width / ms
@@ -195,25 +212,36 @@ def every_accumulator() -> None:
         "double rounding": ("requantize.double_rounding", double_rounding.Params(**fields)),
         "itself": one,
     }
-    for name, other in others.items():
-        found = exhaustive.differences(one, other)
+    works = {
+        f"against {name}{', by program' * by_program}": functools.partial(
+            exhaustive.differences, one, other, by_program=by_program
+        )
+        for name, other in others.items()
+        for by_program in (False, True)
+    }
+    works["the 32-bit form against its program"] = lambda: exhaustive.narrow_differs(*others["ties away"])
+    for name, work in works.items():
+        found = work()
         times = []
         for _ in range(5):
             start = time.perf_counter()
-            exhaustive.differences(one, other)  # waits for the result
+            work()  # waits for the result
             times.append((time.perf_counter() - start) * 1e3)
         ms = statistics.median(times)
-        print(f"2**32 accumulators against {name:18} {ms:9.2f} ms, differ on {found}", flush=True)  # noqa: T201
+        print(f"2**32 accumulators {name:36} {ms:9.2f} ms, differ on {found}", flush=True)  # noqa: T201
 
 
-def main() -> None:
+PARTS = {part.__name__: part for part in (products, vector, four_bits, saturating, rows, every_accumulator)}
+
+
+def main(names: list[str]) -> None:
     gpu = driver().current()
     versions = f"driver {driver().version()}, torch {torch.__version__}, Python {platform.python_version()}"
     print(f"{gpu.name}, {versions}; ratios: time of the other over that of intsim", flush=True)  # noqa: T201
     with torch.cuda.stream(STREAM):
-        for part in (products, vector, four_bits, rows, every_accumulator):
-            part()
+        for name in names or PARTS:
+            PARTS[name]()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

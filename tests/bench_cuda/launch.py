@@ -83,8 +83,9 @@ def main() -> None:
         for _ in range(2 * LAYERS):
             prepared(a)
 
-    small = torch.zeros((1, 32), dtype=torch.int32, device="cuda")
-    show("100 requantizations of 32 values, graph", host_us(intsim.capture(chain, small), 50), 2 * LAYERS)
+    for count in (32, 4096):
+        small = torch.zeros((1, count), dtype=torch.int32, device="cuda")
+        show(f"100 requantizations of {count} values, graph", host_us(intsim.capture(chain, small), 50), 2 * LAYERS)
 
     with torch.cuda.graph(captured := torch.cuda.CUDAGraph()):
         inside = prepared(x)
@@ -104,20 +105,22 @@ def main() -> None:
 
 
 def rows() -> None:
-    """Generic rowwise kernels: a thread a row, by threads a block."""
+    """Generic rowwise kernels, by how many threads go through a row together."""
     from intsim.backends import cuda
 
-    op = get("softmax.ibert")
+    op, chosen = get("softmax.ibert"), cuda.lanes_a_row
     p = op.params.from_scale(0.01)
-    for count, length in ((4096, 128), (65536, 128), (4096, 768)):
+    for count, length in ((4096, 128), (65536, 128), (4096, 768), (64, 32768)):
         q = torch.randint(-2000, 0, (count, length), dtype=torch.int16, device="cuda")
-        moved = q.numel() * (2 + 1)
-        for few in (32, 64, 128):
-            cuda.ROWS = (few, few)
+        wanted = None
+        for lanes in (1, 32, 256, 0):
+            cuda.lanes_a_row = (lambda *_, n=lanes: n) if lanes else chosen
             graph = intsim.capture(intsim.prepare(op, p=p, backend="cuda", tuned=False), q)
-            _, whole = host_us(graph, 20)
-            rate = moved / whole / 1e3
-            print(f"softmax.ibert {count} x {length}, {few} threads a block: {whole:.1f} us, {rate:.1f} GB/s")  # noqa: T201
+            _, whole = host_us(graph, 2 if lanes == 1 else 20)
+            wanted = graph().clone() if wanted is None else wanted
+            assert torch.equal(graph(), wanted)
+            rate, by = q.numel() * 3 / whole / 1e3, f"{lanes} threads a row" if lanes else "as chosen"
+            print(f"softmax.ibert {count} x {length}, {by}: {whole:.1f} us, {rate:.1f} GB/s")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import intsim
 from intsim.backends.cuda_arrays import driver
 from intsim.backends.cuda_queue import Queue
 from intsim.graphs import capture, freeze, to_device
-from intsim.registry import get
+from intsim.registry import get, names
 
 MATMUL, REQUANTIZE, SOFTMAX = (get(name) for name in ("matmul.integer", "requantize.single_rounding", "softmax.ibert"))
 WEIGHTS = np.arange(-10, 10, dtype=np.int8).reshape(5, 4)
@@ -147,3 +147,42 @@ def test_what_is_made_once_is_kept_for_constants_alone() -> None:
     )
     assert not queue.capturing
     assert queue.empty((2, 3), np.int32).shape == (2, 3)
+
+
+ATTENTION = [name for name in names() if name.startswith("attention.")]
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_is_recorded_whatever_the_mask(name: str) -> None:
+    """Queries, keys and values of two heads, every input on the GPU; then new contents, and those left out."""
+    op = get(name)
+    given, p = list(op.examples().values())[4]
+    inputs = [np.stack([a, a[::-1]]) for a in given]
+    for left_out in (0, 1):
+        there = [to_device(np.ascontiguousarray(a)) for a in inputs[: len(inputs) - left_out]]
+        again = capture(intsim.prepare(op, p=p, backend="cuda", tuned=False), *there)
+        for first in (inputs[0], -1 - inputs[0]):
+            overwrite(there[0], first)
+            wanted = intsim.run(op, first, *inputs[1 : len(there)], p=p, backend="reference")
+            for got, want in zip(_tuple(again()), _tuple(wanted), strict=True):
+                assert np.array_equal(fetch(got), want)
+
+
+def _tuple(made: Any) -> tuple[Any, ...]:
+    return made if isinstance(made, tuple) else (made,)
+
+
+def test_a_recording_keeps_what_only_addresses_tell_of() -> None:
+    """Kernels that take addresses alone: the prepared op, its constants and the memory between its kernels stay."""
+    import gc
+
+    x = to_device(FIRST)
+    again = capture(intsim.prepare(MATMUL, p=MATMUL.params(3), backend="cuda", constant={"b": WEIGHTS}), x)
+    function, made = again._kept
+    assert function.op is MATMUL
+    assert any(a.pointer == again.outputs.pointer for a in made)
+    del function, made
+    gc.collect()
+    others = [to_device(np.full((64,), 77, np.int8)) for _ in range(50)]  # what was given back would be theirs
+    assert np.array_equal(fetch(again()), intsim.run(MATMUL, FIRST, WEIGHTS, p=MATMUL.params(3), backend="reference"))
+    assert len(others) == 50

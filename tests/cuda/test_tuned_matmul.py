@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from intsim.ops.requantize import single_rounding as requantize
 if not SIMULATED:
     pytest.skip("runs kernels on the simulator; the uncompiled job does", allow_module_level=True)
 
-from intsim.ops.matmul import _cuda_gemm as gemm, _cuda_mma as mma, _cuda_wgmma as wgmma
+from intsim.ops.matmul import _cuda_gemm as gemm, _cuda_mma as mma, _cuda_saturating as saturating, _cuda_wgmma as wgmma
 
 GEMM = "intsim.ops.matmul._cuda_gemm:"
 FUSED = "intsim.composites.linear._cuda_single_rounding:linear"
@@ -133,6 +135,30 @@ def test_the_plain_tile_saturates_in_order(added: Order) -> None:
     wanted = run("matmul.integer", *given, p=p, backend="reference")
     assert (abs(wanted.astype(int)) >= 2**15 - 1).any()
     where = "intsim.ops.matmul._cuda_tile:matmul"
+    assert np.array_equal(prepare("matmul.integer", p=p, backend="cuda", tuned=where)(*given), wanted)
+
+
+@pytest.mark.parametrize(
+    ("fours", "p", "m", "n", "k"),
+    [
+        pytest.param(1, matmul.Params(acc=IntType(16)), 66, 3, 19, id="two blocks, int16"),
+        pytest.param(2, matmul.Params(3, [-5, 7], acc=IntType(16), bias_added=Order.LAST), 35, 2, 16, id="bias last"),
+        pytest.param(1, matmul.Params(255, acc=IntType(16), a=uint8, b=int4), 5, 20, 31, id="nibbles, odd K"),
+    ],
+)
+def test_the_saturating_tile_keeps_the_order(
+    fours: int, p: matmul.Params, m: int, n: int, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saturating, "fours_of", lambda *_: fours)
+    monkeypatch.setattr(saturating, "kernel", functools.partial(saturating.kernel, steps=8))  # two or more pieces
+    p = dataclasses.replace(p, overflow=Overflow.SATURATE)
+    given = drawn(p.a, (m, k)), drawn(p.b, (n, k), 1), bias_of(n, 2**15)
+    wanted = run("matmul.integer", *given, p=p, backend="reference")
+    plain = run("matmul.integer", *given, p=dataclasses.replace(p, overflow=Overflow.WRAP), backend="reference")
+    ends = (wanted == p.acc.qmin) | (wanted == p.acc.qmax)
+    assert ends.any()
+    assert ((wanted != plain) & ~ends).any()  # saturated on the way, and came back
+    where = "intsim.ops.matmul._cuda_saturating:matmul"
     assert np.array_equal(prepare("matmul.integer", p=p, backend="cuda", tuned=where)(*given), wanted)
 
 

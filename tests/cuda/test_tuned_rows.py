@@ -10,11 +10,13 @@ import pytest
 from conftest import SIMULATED
 from intsim.analysis import exhaustive
 from intsim.execute import NotServed, prepare, run
-from intsim.numerics import IntType, Rounding, int8, int16, int24, int32, uint8
+from intsim.graphs import to_device
+from intsim.numerics import IntType, Rounding, int8, int16, int24, int32, uint8, unlimited
 from intsim.ops.activation import table
 from intsim.ops.layernorm import ibert as layernorm
-from intsim.ops.requantize import single_rounding as requantize
+from intsim.ops.requantize import double_rounding, single_rounding as requantize
 from intsim.ops.softmax import ibert as softmax
+from intsim.registry import get
 
 if not SIMULATED:
     pytest.skip("runs kernels on the simulator; the uncompiled job does", allow_module_level=True)
@@ -26,12 +28,13 @@ def drawn(t: IntType, shape: tuple[int, ...]) -> Any:
     return made
 
 
-def equal(op: str, kernel: str, p: Any, *given: Any) -> None:
+def equal(op: str, kernel: str, p: Any, *given: Any, there: bool = False) -> None:
     where = f"intsim.ops.{op.split('.', maxsplit=1)[0]}.{kernel}"
     wanted = run(op, *given, p=p, backend="reference")
-    got = prepare(op, p=p, backend="cuda", tuned=where)(*given)
+    lies = to_device if there else np.asarray
+    got = prepare(op, p=p, backend="cuda", tuned=where)(*(a if a is None else lies(a) for a in given))
     assert got.dtype == wanted.dtype
-    assert np.array_equal(got, wanted)
+    assert np.array_equal(np.asarray(got), wanted)
 
 
 @pytest.mark.parametrize("dtype", [int8, uint8], ids=str)
@@ -56,7 +59,8 @@ def test_softmax(q: IntType, m: int, n: int, masked: bool) -> None:
     given = drawn(q, (m, n))
     given[1] = np.random.default_rng(1).integers(-100, 100, n)  # near one another: many that count
     stop = np.random.default_rng(2).integers(1, n + 1, m).astype(np.int32) if masked else None
-    equal("softmax.ibert", "_cuda_ibert:softmax", softmax.Params.from_scale(0.05, q=q), given, stop)
+    p = softmax.Params.from_scale(0.05, q=q)
+    equal("softmax.ibert", "_cuda_ibert:softmax", p, given, stop, there=not masked)  # there, no mask is known to be one
 
 
 def test_softmax_serves_what_fits_32_bits() -> None:
@@ -87,7 +91,74 @@ def test_every_accumulator() -> None:
     assert exhaustive.differences(one, one, -30, 30) == (0, None)
 
 
+TIES = {"multiplier": 3 * 2**29, "shift": 34}  # 3/32: of each 32 accumulators one is a tie
+PLACES = (-700, -(2**31), 2**31 - 1 - 64)
+
+
+@pytest.mark.parametrize("dtype", [int8, int16, uint8], ids=str)
+@pytest.mark.parametrize("rule", [r for r in Rounding if r.name.startswith("TIES")])
+def test_the_32_bit_form_gives_what_the_program_gives(rule: Rounding, dtype: IntType) -> None:
+    p = requantize.Params(**TIES, zero_point=-3, dtype=dtype, rounding=rule)
+    steep = requantize.Params(-(2**31) + 1, 33, 5, dtype, rule)
+    for low in PLACES if dtype == int8 else PLACES[:1]:
+        for params in (p, steep):
+            assert exhaustive.narrow_differs("requantize.single_rounding", params, low, low + 64) == (0, None)
+
+
+@pytest.mark.parametrize("shift", [32, 34, 61])
+def test_the_32_bit_form_of_two_roundings(shift: int) -> None:
+    for multiplier in (3 * 2**29, 2**31 - 1, 2**30 + 1, 0):
+        p = double_rounding.Params(multiplier, shift, -3)
+        for low in PLACES:
+            assert exhaustive.narrow_differs("requantize.double_rounding", p, low, low + 64) == (0, None)
+
+
+def test_a_32_bit_form_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from intsim.ops.requantize import _cuda_narrow as narrow
+
+    name, p = "requantize.single_rounding", requantize.Params(**TIES, rounding=Rounding.TIES_TO_AWAY)
+    monkeypatch.setitem(narrow._DOWN, Rounding.TIES_TO_AWAY, narrow._not_negative)
+    count, least = exhaustive.narrow_differs(name, p, -100, 100)
+    assert (count, least) == (6, -80)
+    away = name, p
+    up = name, requantize.Params(**TIES, rounding=Rounding.TIES_TO_POSITIVE)
+    monkeypatch.undo()
+    assert exhaustive.differences(away, up, -100, 100) == exhaustive.differences(away, up, -100, 100, by_program=True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"shift": 32}, {"rounding": Rounding.TOWARD_ZERO}, {"dtype": int32}, {"zero_point": 2**29 + 1}],
+    ids=str,
+)
+def test_what_32_bits_do_not_hold_is_left_to_the_program(fields: dict[str, Any]) -> None:
+    p = requantize.Params(**({"multiplier": 5, "shift": 40} | fields))
+    with pytest.raises(ValueError, match=r"requantize.single_rounding: no 32-bit form serves"):
+        exhaustive.narrow_differs("requantize.single_rounding", p)
+
+
+def test_results_of_64_bits_are_compared_whole() -> None:
+    """4 * 2**30 and 0 have the same low word."""
+    one, other = (("requantize.single_rounding", requantize.Params(m, 0, dtype=unlimited)) for m in (2**30, 0))
+    assert exhaustive.differences(one, other, -8, 8) == (16, -8)
+
+
 def test_only_elementwise_ops_of_int32_are_compared() -> None:
     p = softmax.Params.from_scale(0.05)
     with pytest.raises(ValueError, match="elementwise"):
         exhaustive.differences(("softmax.ibert", p), ("softmax.ibert", p))
+
+
+@pytest.mark.parametrize("n", [70, 3])
+def test_residual(n: int) -> None:
+    """More rows than a block has; a constant row; a bias that saturates; a scale a column."""
+    rng, op = np.random.default_rng(8), get("residual.ibert")
+    p = op.params.from_scale(rng.uniform(0.1, 1, n) * 2.0**-17, 1)  # type: ignore[attr-defined]
+    a, b = drawn(int16, (6, n)), np.roll(drawn(int16, (6, n)), 5)
+    a[2], b[2] = 9, -9
+    given = a, b, drawn(int32, (n,))
+    where = "intsim.composites.residual._cuda_ibert:residual"
+    wanted, got = run(op, *given, p=p, backend="reference"), prepare(op, p=p, backend="cuda", tuned=where)(*given)
+    for one, other in zip(got, wanted, strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)

@@ -70,7 +70,14 @@ def drawn(ops: Sequence[str]) -> str:
     return ""
 
 
-PRIMITIVES = ("tests/test_primitives.py", "tests/test_scale.py")
+PRIMITIVES = ("primitives", "ieee", "fixed_point", "scale")
+
+
+def _names(function: ast.FunctionDef) -> set[str]:
+    """The names, attributes and whole texts in a function: some name by its text what they call."""
+    walk = list(ast.walk(function))
+    named = {n.attr for n in walk if isinstance(n, ast.Attribute)} | {n.id for n in walk if isinstance(n, ast.Name)}
+    return named | {n.value for n in walk if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
 
 def primitives(module: str, where: str) -> str:
@@ -79,13 +86,14 @@ def primitives(module: str, where: str) -> str:
 
     reaching = {name for name in modules()[module].defined if (module, where) in closure([(module, name)])}
     chosen = []
-    for file in PRIMITIVES:
-        for statement in ast.parse((ROOT / file).read_text()).body:
-            if isinstance(statement, ast.FunctionDef) and statement.name.startswith("test_"):
-                named = {n.attr for n in ast.walk(statement) if isinstance(n, ast.Attribute)}
-                named |= {"unpack32" for n in ast.walk(statement) if isinstance(n, ast.Name) and n.id == "_pair"}
-                if named & reaching:
-                    chosen.append(f"{ROOT / file}::{statement.name}")
+    for subject in PRIMITIVES:
+        file = ROOT / "tests" / f"test_{subject}.py"
+        body = ast.parse(file.read_text()).body
+        names = {f.name: _names(f) for f in body if isinstance(f, ast.FunctionDef)}
+        for name in [n for n in names if n.startswith("test_")]:
+            named = names[name]
+            if (named | {n for helper in named & set(names) for n in names[helper]}) & reaching:
+                chosen.append(f"{file}::{name}")
     options = [
         "-q",
         "-x",

@@ -294,12 +294,14 @@ def _text(file: str) -> str:
 
 
 def role(name: Name) -> tuple[str, tuple[str, ...]]:
-    """("arithmetic", "tuned", "builder" or "bound"; the ops that a change of ``name`` can reach).
+    """("arithmetic", "tuned", "builder", "device" or "bound"; the ops that a change of ``name`` can reach).
 
     A builder makes what is given to an op: methods and defaults of its Params, tables. A bound reaches no result:
-    limits, sizes, laws, oracles.
+    limits, sizes, laws, oracles. What only a GPU runs is a device's.
     """
     own = op_name(name[0])
+    if "._cuda" in name[0]:
+        return "device", ()
     if "." in name[1] and own in reaches() and name not in reaches()[own].arithmetic:
         return "builder", (own,)
     for word in ("arithmetic", "tuned", "built"):

@@ -3,6 +3,7 @@
     python tests/meta/mutation.py                      every file of intsim/ops and intsim/scalar
     python tests/meta/mutation.py softmax requantize   only files whose path holds one of these words
     python tests/meta/mutation.py --kind rule          only mutants of this kind (may be given again)
+    python tests/meta/mutation.py --part arithmetic    only of this part (may be given again)
     python tests/meta/mutation.py --judge systems      judged by what the installed systems computed, not by golden
 
 A mutant lives in a forked process and never on disk. What judges it follows from what it can reach:
@@ -13,7 +14,7 @@ A mutant lives in a forked process and never on disk. What judges it follows fro
   of the installed wheels that those ops state, each system run once and its outputs kept.
 - a builder (host code that makes parameters or tables): the calls that the op states must still be those of
   its golden file, and stay within the bound of its oracle.
-- a tuned kernel: drawn calls that it serves, against the spec.
+- a tuned kernel: drawn calls that it serves, against the spec. One for a GPU is not run: the selftest judges it there.
 - a bound (limits, sizes, laws, oracles) reaches no result and is not run.
 
 A mutant is *killed* where something differs, raises, or does not end. Survivors that cannot be told apart
@@ -51,6 +52,7 @@ SECONDS = 8, 25  # of processor time for a mutant of one op, of many: one that l
 MANY = 12  # ops beyond which a change is a shared function's
 MEMORY = 6 * 2**30  # bytes of addresses: one that grows for ever too
 KINDS = ("rule", "constant", "comparison", "operator", "call")
+PARTS = ("arithmetic", "builder", "tuned")
 
 Found = tuple[Mutant, str, str]  # mutant, role, what noticed it: empty where it survived
 
@@ -169,17 +171,19 @@ def main() -> None:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--judge", choices=("golden", "systems"), default="golden")
     parser.add_argument("--kind", choices=KINDS, action="append")
+    parser.add_argument("--part", choices=PARTS, action="append")
     parser.add_argument("--every", type=int, default=1, help="only every n-th mutant of a file")
     parser.add_argument("--all", action="store_true", help="list the survivors outside arithmetic too")
     given = parser.parse_args()
     chosen = [f for f in files() if not given.words or any(w in f for w in given.words)]
-    kinds = tuple(given.kind or KINDS)
+    kinds, parts = tuple(given.kind or KINDS), tuple(given.part or PARTS)
     importlib.import_module("numba")
     assert not any(name.startswith("intsim") for name in sys.modules), "imported before it can be mutated"
     start = time.perf_counter()
     known, score, gone, unexplained, seen = stated(), Counter[tuple[str, str, str]](), 0, 0, set()
     for file in chosen:
-        made = [m for m in mutants(file) if m.kind in kinds][:: given.every]
+        made = [m for m in mutants(file) if m.kind in kinds and role((module_of(file), m.where))[0] in parts]
+        made = made[:: given.every]
         seen |= {m.key for m in mutants(file)}
         if not made:
             continue
@@ -218,7 +222,7 @@ def _table(score: Counter[tuple[str, str, str]], judge: str, seconds: float) -> 
         f"\njudged by {judge} ({seconds:.0f} s)",
         f"{'':24}{'golden':>8}{'property':>10}{'stated':>8}{'survived':>10}",
     ]
-    for part in ("arithmetic", "builder", "tuned"):
+    for part in PARTS:
         for kind in KINDS:
             row = [score[part, kind, word] for word in ("killed", "property", "stated", "survived")]
             if any(row):

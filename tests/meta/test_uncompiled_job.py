@@ -23,7 +23,6 @@ def test_everything_holds_uncompiled_and_simulated_and_is_covered(tmp_path: Path
         "NUMBA_DISABLE_JIT": "1",
         "NUMBA_ENABLE_CUDASIM": "1",
         "COVERAGE_FILE": str(tmp_path / "coverage"),
-        "OMP_NUM_THREADS": "1",
     }
     coverage = [sys.executable, "-m", "coverage"]
     done = subprocess.run(
@@ -33,8 +32,6 @@ def test_everything_holds_uncompiled_and_simulated_and_is_covered(tmp_path: Path
             "-m",
             "pytest",
             "-q",
-            "-n",
-            "0",  # coverage is of one process
             "-p",
             "no:cacheprovider",
             "-W",

@@ -13,7 +13,9 @@ from intsim.models.architecture import AttentionKind, NormKind
 
 
 def test_the_name_of_a_training(transformer: Any, tmp_path: Path) -> None:
-    polynomial, softmax = (transformer(attention=kind)[0] for kind in (AttentionKind.POLYNOMIAL, AttentionKind.SOFTMAX))
+    polynomial = transformer(attention=AttentionKind.POLYNOMIAL, norm=NormKind.STANDARD)[0]
+    softmax = transformer(attention=AttentionKind.SOFTMAX, norm=NormKind.STANDARD)[0]
+    l1 = transformer(attention=AttentionKind.SOFTMAX, norm=NormKind.L1)[0]
     assert results.training_name(tmp_path, softmax) == ""
     done: dict[str, Any] = {"steps": 9700, "recipe": {"steps": 9700, "dropout": 0.2, "shift": 3.0}}
 
@@ -23,7 +25,10 @@ def test_the_name_of_a_training(transformer: Any, tmp_path: Path) -> None:
 
     assert name(softmax) == "9,700 steps, dropout 0.2"
     assert name(polynomial) == "9,700 steps, dropout 0.2, b from 3"
-    del done["recipe"]["shift"]  # runs before there was a choice
+    assert name(l1) == "9,700 steps, dropout 0.2, gain from 1"
+    done["recipe"] |= {"gain": 0.7979, "seed": 2}
+    assert name(l1) == "9,700 steps, dropout 0.2, gain from 0.8, seed 2"
+    del done["recipe"]["shift"], done["recipe"]["seed"]  # runs before there was a choice
     done["steps"] = 500
     assert name(polynomial) == "500 steps, dropout 0.2, b from 1, stopped before 9,700"
 

@@ -18,7 +18,7 @@ LARGEST = 8 * 2**20  # bytes
 WANTED = {
     "Where is my bicycle?": "Wo ist mein Fahrrad?",
     "I don't know what to do.": "Ich weiß nicht, was zu tun ist.",
-    "She reads a book every day.": "Sie liest viel Buch.",
+    "He reads the paper every morning.": "Er liest das jede Vormittemittag.",
 }
 # sha256 of the logits (int32), mantissas (int32) and exponents (int16) of the first 24 tokens of TEXT
 TEXT = "The river was the first to be dammed , and its water is led to the city by a tunnel of 12 kilometres ."
@@ -57,7 +57,7 @@ def test_translations_are_the_same_on_every_machine(backend: str) -> None:
     ids = vocabulary.encode(list(WANTED))
     assert [vocabulary.decode(t) for t in greedy(model, ids)] == list(WANTED.values())
     found = beam(model, ids[2], width=4)
-    assert vocabulary.decode(found.ids) == "Sie liest ein jedes Buch."
+    assert vocabulary.decode(found.ids) == "Er liest das Papier."
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])

@@ -136,16 +136,26 @@ def test_nothing_sees_the_future_or_padding(attention: AttentionKind, first: boo
         assert not torch.equal(model(target, other), whole)
 
 
-def test_b_begins_where_it_is_said() -> None:
-    made = dict(network.Network(shape(), shift=2.5).named_parameters())
+def test_b_and_the_gain_begin_where_it_is_said() -> None:
+    made = dict(network.Network(shape(), begin=network.Beginning(shift=2.5, gain=0.5)).named_parameters())
     begun = {b for name, p in made.items() if name.endswith("shift") for b in p.tolist()}
     assert begun == {2.5}
     assert sum(name.endswith("shift") for name in made) == 6
+    gains = [p.tolist() for name, p in made.items() if name.endswith("norm.weight")]
+    assert len(gains) == 12
+    assert {g for row in gains for g in row} == {0.5}
+
+
+def test_the_l1_norm_of_normal_values_begins_with_the_deviation_of_layer_norm() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(8, 4096)
+    made = network.L1Norm(4096, network.NORMAL_GAIN)(x).detach().std(-1, correction=0)
+    assert float((made - 1).abs().max()) < 4 / 4096**0.5  # four standard errors
 
 
 def test_polynomial_attention_is_the_formula() -> None:
     torch.manual_seed(0)
-    block = network.Attention(shape(), 0.0).double()
+    block = network.Attention(shape(), 0.0, network.Beginning()).double()
     x = torch.randn(1, 5, 16, dtype=torch.float64)
     seen = torch.ones(5, 5, dtype=torch.bool).tril()
     q, k, v = ((layer(x)[0]).detach().numpy().reshape(5, 2, 8) for layer in (block.query, block.key, block.value))
@@ -161,7 +171,7 @@ def test_polynomial_attention_is_the_formula() -> None:
 
 def test_l1_norm_is_the_formula() -> None:
     x = torch.tensor([[1.0, 2.0, 6.0]])
-    made = network.L1Norm(3)(x)
+    made = network.L1Norm(3, 1.0)(x)
     torch.testing.assert_close(made, torch.tensor([[-2.0, -1.0, 3.0]]) / 2, rtol=0, atol=1e-4)  # epsilon 1e-5 of 2
 
 

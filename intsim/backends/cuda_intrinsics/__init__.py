@@ -15,14 +15,18 @@ Numba widens int32 arithmetic to int64 and the simulator does not: where a width
     store_1 store_4 store_8 store_16  global memory
     add_4                             global memory += a word, atomic
     shared_address                    of ``cuda.shared.array``
-    shared_load_u8 shared_load_4 shared_load_16 shared_store_4 shared_store_16
+    shared_load_u8 shared_load_4 shared_load_16 shared_store_1 shared_store_4 shared_store_16
     copy_16 commit_copies COPIES_LEFT global to shared memory, asynchronous; of 0 to 16 bytes, the rest zeros
     unsigned_div unsigned_rem unsigned_min unsigned_shift arithmetic_shift high_product unsigned_high_product
     byte DOT4 permute PACK4           of four bytes in a word; PACK4 saturates four words to bytes
     shuffle_xor count_lanes           a word of the lane whose number differs in these bits; lanes where it is not 0
-    warp_sum warp_sum_64 warp_max     over the lanes of a warp
+    warp_sum warp_sum_64 warp_max warp_max_64 warp_min_64     over the lanes of a warp
+    warp_meet                         the lanes of a warp wait for one another, and see what all of them wrote
+    wait_for_kernels_before           of the stream, and see what they wrote: compute capability 9.0
+    OneElement                        a value as an array, for an op's program
     on_device                         makes a function that kernels call
     ZERO TO_SHARED FROM_SHARED        accumulators; FROM_SHARED adds
+    SATURATED MOVE                    accumulators that saturate after every term; from one local array to another
     WARP_PRODUCT                      of mma.sync m16n8k32
     GROUP_PRODUCT SETTLED group_fence group_commit GROUPS_LEFT     of wgmma, by four warps
     STORE_SUMS STORE_FOURS ADD_SUMS STORE_QUANTIZED                accumulators to global memory
@@ -46,6 +50,7 @@ else:
     from intsim.backends.cuda_intrinsics._ptx_matrix import *
     from intsim.backends.cuda_intrinsics._ptx_results import *
 
+from intsim.backends.cuda_intrinsics._element import *
 from intsim.backends.cuda_intrinsics._four import *
 from intsim.backends.cuda_intrinsics._warps import *
 

@@ -33,6 +33,7 @@ __all__ = [
     "shared_load_4",
     "shared_load_16",
     "shared_load_u8",
+    "shared_store_1",
     "shared_store_4",
     "shared_store_16",
     "shuffle_xor",
@@ -45,6 +46,10 @@ __all__ = [
     "unsigned_min",
     "unsigned_rem",
     "unsigned_shift",
+    "wait_for_kernels_before",
+    "warp_max",
+    "warp_meet",
+    "warp_sum",
 ]
 
 int8, int32, int64 = types.int8, types.int32, types.int64
@@ -134,6 +139,7 @@ add_4 = instruction("red.global.add.s32 [$0], $1;", "lr")
 shared_load_u8 = instruction("ld.shared.u8 $0, [$1];", "r", "r")
 shared_load_4 = instruction("ld.shared.u32 $0, [$1];", "r", "r")
 shared_load_16 = instruction("ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];", "r", "rrrr")
+shared_store_1 = instruction("st.shared.u8 [$0], $1;", "rr")
 shared_store_4 = instruction("st.shared.u32 [$0], $1;", "rr")
 shared_store_16 = instruction("st.shared.v4.u32 [$0], {$1,$2,$3,$4};", "rrrrr")
 
@@ -155,6 +161,11 @@ unsigned_min = instruction("min.u32 $0, $1, $2;", "rr", "r", pure=True)
 byte = instruction("bfe.s32 $0, $1, $2, 8;", "rr", "r", pure=True)
 permute = instruction("prmt.b32 $0, $1, $2, $3;", "rrr", "r", pure=True)
 shuffle_xor = instruction("shfl.sync.bfly.b32 $0, $1, $2, 31, 0xffffffff;", "rr", "r")
+# From compute capability 8.0 on: one instruction in place of five shuffles.
+warp_max = instruction("redux.sync.max.s32 $0, $1, 0xffffffff;", "r", "r")
+warp_sum = instruction("redux.sync.add.s32 $0, $1, 0xffffffff;", "r", "r")
+wait_for_kernels_before = instruction("griddepcontrol.wait;")
+warp_meet = instruction("bar.warp.sync 0xffffffff;")
 count_lanes = instruction(
     "{ .reg .pred p; .reg .b32 t; setp.ne.s32 p, $1, 0; vote.sync.ballot.b32 t, p, -1; popc.b32 $0, t; }", "r", "r"
 )

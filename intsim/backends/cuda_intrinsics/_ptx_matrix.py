@@ -17,6 +17,8 @@ from intsim.backends.cuda_intrinsics._ptx import I32, I64, assembly, data_pointe
 __all__ = [
     "GROUPS_LEFT",
     "GROUP_PRODUCT",
+    "MOVE",
+    "SATURATED",
     "SETTLED",
     "WARP_PRODUCT",
     "ZERO",
@@ -62,6 +64,46 @@ def on_registers(count: int, takes: tuple[Any, ...], body: Any, *, writes: bool 
 
 def ZERO(count: int) -> Any:
     return on_registers(count, (), lambda builder, registers, _: [constant(0)] * count)
+
+
+def MOVE(count: int) -> Any:
+    """``f(to, source)``: all of one local array to another. One of them may then be indexed by what is not constant."""
+
+    def typed(context: Any, to: Any, source: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            ends = [data_pointer(context, builder, *pair) for pair in zip(signature.args, arguments, strict=True)]
+            for i in range(count):
+                place, value = (builder.gep(end, [constant(i)]) for end in ends)
+                builder.store(builder.load(value), place)
+            return context.get_dummy_value()
+
+        return types.void(to, source), generate
+
+    return typed_for(2, typed)
+
+
+def SATURATED(fours: int) -> Any:
+    """``f(acc, a, b, low, high)``: each of 4 ``fours`` squared sums plus a product, kept within low and high.
+
+    a, b: shared addresses of four words; more of them every 256 bytes.
+    """
+    load = "ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];"
+    step = "{ .reg .s32 t; mad.lo.s32 t, $1, $2, $3; min.s32 t, t, $5; max.s32 $0, t, $4; }"
+
+    def four(builder: Any, address: Any) -> list[Any]:
+        return words(builder, assembly(builder, load, "r", "rrrr", [address], pure=False), 4)
+
+    def body(builder: Any, acc: list[Any], arguments: Any) -> list[Any]:
+        low, high = arguments[2:]
+        a, b = ([w for i in range(fours) for w in four(builder, builder.add(at, constant(256 * i)))]
+                for at in arguments[:2])  # fmt: skip
+        return [
+            assembly(builder, step, "rrrrr", "r", [x, y, acc[i * len(b) + j], low, high], pure=True)
+            for i, x in enumerate(a)
+            for j, y in enumerate(b)
+        ]
+
+    return on_registers(16 * fours * fours, (INT32,) * 4, body)
 
 
 # -- mma.sync ----------------------------------------------------------------------------------------

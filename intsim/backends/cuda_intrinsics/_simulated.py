@@ -37,6 +37,7 @@ __all__ = [
     "shared_load_4",
     "shared_load_16",
     "shared_load_u8",
+    "shared_store_1",
     "shared_store_4",
     "shared_store_16",
     "shuffle_xor",
@@ -49,6 +50,10 @@ __all__ = [
     "unsigned_min",
     "unsigned_rem",
     "unsigned_shift",
+    "wait_for_kernels_before",
+    "warp_max",
+    "warp_meet",
+    "warp_sum",
 ]
 
 _LOCK = threading.Lock()
@@ -204,6 +209,10 @@ def shared_load_16(address: Any) -> tuple[int, ...]:
     return _get(shared_bytes(address, 16))
 
 
+def shared_store_1(address: Any, value: Any) -> None:
+    shared_bytes(address, 1)[0] = int(value) & 255
+
+
 def shared_store_4(address: Any, value: Any) -> None:
     _put(shared_bytes(address, 4), value)
 
@@ -314,3 +323,21 @@ def shuffle_xor(value: Any, lanes: Any) -> int:
 def count_lanes(value: Any) -> int:
     result: int = collective(int(value), lambda given: [sum(v != 0 for v in given)] * len(given))
     return result
+
+
+def wait_for_kernels_before() -> None:
+    pass  # every launch is over when it returns
+
+
+def warp_max(x: Any) -> int:
+    result: int = collective(int32(x), lambda given: [max(given)] * len(given))
+    return result
+
+
+def warp_sum(x: Any) -> int:
+    result: int = collective(int32(x), lambda given: [int32(sum(given))] * len(given))
+    return result
+
+
+def warp_meet() -> None:
+    collective(None, lambda given: given)

@@ -21,6 +21,8 @@ from intsim.backends.cuda_intrinsics._simulated import (
 __all__ = [
     "GROUPS_LEFT",
     "GROUP_PRODUCT",
+    "MOVE",
+    "SATURATED",
     "SETTLED",
     "WARP_PRODUCT",
     "ZERO",
@@ -45,6 +47,22 @@ def ZERO(count: int) -> Any:
         acc[:count] = 0
 
     return zero
+
+
+def MOVE(count: int) -> Any:
+    def move(to: Any, source: Any) -> None:
+        to[:count] = source[:count]
+
+    return move
+
+
+def SATURATED(fours: int) -> Any:
+    def saturated(acc: Any, a: int, b: int, low: int, high: int) -> None:
+        x, y = (np.concatenate([shared_bytes(at + 256 * i, 16).view(np.int32) for i in range(fours)]) for at in (a, b))
+        sums = acc.reshape(4 * fours, -1) + x[:, None].astype(np.int64) * y
+        acc[:] = np.clip(sums, int(low), int(high)).reshape(-1)
+
+    return saturated
 
 
 def _kind(signed: bool) -> str:

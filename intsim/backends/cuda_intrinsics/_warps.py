@@ -1,4 +1,4 @@
-"""Sums and maxima over the 32 lanes of a warp; every lane gets the result. All lanes have to call."""
+"""Sums, maxima and minima over the 32 lanes of a warp; every lane gets the result. All lanes have to call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if config.ENABLE_CUDASIM:
 else:
     from intsim.backends.cuda_intrinsics._ptx import int32, int64, shuffle_xor
 
-__all__ = ["on_device", "warp_max", "warp_sum", "warp_sum_64"]
+__all__ = ["on_device", "warp_max_64", "warp_min_64", "warp_sum_64"]
 
 
 def on_device(function: Any) -> Any:
@@ -20,26 +20,31 @@ def on_device(function: Any) -> Any:
 
 
 @on_device
-def warp_sum(x: Any) -> Any:
-    """Of int32, modulo 2**32."""
-    for lanes in (16, 8, 4, 2, 1):
-        x = int32(x + shuffle_xor(x, int32(lanes)))
-    return x
-
-
-@on_device
-def warp_max(x: Any) -> Any:
-    """Of int32."""
-    for lanes in (16, 8, 4, 2, 1):
-        x = int32(max(x, shuffle_xor(x, int32(lanes))))
-    return x
+def _other_64(x: Any, lanes: Any) -> Any:
+    """int64 of the lane whose number differs in the bits ``lanes``."""
+    low, high = shuffle_xor(int32(x & 0xFFFFFFFF), int32(lanes)), shuffle_xor(int32(x >> 32), int32(lanes))
+    return int64((int64(high) << 32) | (int64(low) & 0xFFFFFFFF))
 
 
 @on_device
 def warp_sum_64(x: Any) -> Any:
     """Of int64."""
     for lanes in (16, 8, 4, 2, 1):
-        low = shuffle_xor(int32(x & 0xFFFFFFFF), int32(lanes))
-        high = shuffle_xor(int32(x >> 32), int32(lanes))
-        x = int64(x + ((int64(high) << 32) | (int64(low) & 0xFFFFFFFF)))
+        x = int64(x + _other_64(x, lanes))
+    return x
+
+
+@on_device
+def warp_max_64(x: Any) -> Any:
+    """Of int64."""
+    for lanes in (16, 8, 4, 2, 1):
+        x = int64(max(x, _other_64(x, lanes)))
+    return x
+
+
+@on_device
+def warp_min_64(x: Any) -> Any:
+    """Of int64."""
+    for lanes in (16, 8, 4, 2, 1):
+        x = int64(min(x, _other_64(x, lanes)))
     return x

@@ -16,12 +16,16 @@ there); those of ``softmax`` stand where the wire moved a column, if ``mask`` hi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from intsim.numerics import int8, int32, uint8
-from intsim.op import Port
+from intsim.numerics import IntType, int8, int32, uint8
+from intsim.op import Port, Tuned
+from intsim.ops.columns import back, to_front
 
 LAWS = ()
 
@@ -39,22 +43,38 @@ def attention(softmax: str, run: Any, q: Any, k: Any, v: Any, stop: Any, mask: A
     """The wire of every variant; softmax: the op that turns logits into probabilities.
 
     A softmax takes ``stop`` alone, so a row's visible columns move to its front, and their
-    probabilities back: none of these softmaxes depends on the order of the columns. Where they are
-    at the front already, nothing moves. A hidden column gets the zero point of ``mix``, which is
-    also what the softmax gives the columns from ``stop`` on.
+    probabilities back: none of these softmaxes depends on the order of the columns. A hidden column
+    gets the zero point of ``mix``, which is also what the softmax gives the columns from ``stop`` on.
     """
     scores = run("matmul.integer", q, k, p=p.score)
     logits = run("requantize.single_rounding", scores, p=p.logit)
-    visible = (mask != 0) & (np.arange(mask.shape[-1]) < stop[..., None])
-    logits, visible = np.broadcast_arrays(logits, visible)
-    order = np.argsort(~visible, axis=-1, kind="stable")
-    seen = np.maximum(visible.sum(axis=-1), 1).astype(np.int32)
-    front = run(softmax, np.take_along_axis(logits, order, -1), seen, p=p.softmax)
-    probability = np.empty_like(front)
-    np.put_along_axis(probability, order, front, -1)
-    probability = np.where(visible, probability, probability.dtype.type(p.mix.a_zero_point))
+    move, put_back = moves(p.logit.dtype, p.mix.a, p.mix.a_zero_point)
+    front, seen = run("columns.to_front", logits, stop, mask, p=move)
+    probability = run("columns.back", run(softmax, front, seen, p=p.softmax), stop, mask, p=put_back)
     mixed = run("matmul.integer", probability, v.swapaxes(-1, -2), p=p.mix)
     return run("requantize.single_rounding", mixed, p=p.out)
+
+
+@cache  # a stage keeps what it made for its parameters, so they are the same objects in every call
+def moves(logit: IntType, probability: IntType, hidden: int) -> tuple[to_front.Params, back.Params]:
+    """The parameters of the stages that move columns."""
+    return to_front.Params(logit), back.Params(hidden, probability)
+
+
+KEYS_OF_ONE_KERNEL = 896  # what a block's 99 KiB of shared memory hold beside 16 rows
+
+
+def in_one_kernel(function: str, terms_fit: Callable[[Any], bool] = lambda p: True) -> tuple[Tuned, ...]:
+    """The fused kernel of a variant; terms_fit: whether every term of the softmax is an int32."""
+
+    def serves(p: Any, size: Mapping[str, int]) -> bool:
+        widths = size["c"], size["d"]
+        whole = all(w % 16 == 0 and 16 <= w <= 128 for w in widths)
+        return whole and size["t"] <= KEYS_OF_ONE_KERNEL and terms_fit(p.softmax)
+
+    where = f"intsim.composites.attention._cuda_fused:{function}"
+    alone = Tuned("cuda", where, serves, capability=(8, 0))
+    return alone, replace(alone, where=f"{where}_stacked", leading=True, strided=True)
 
 
 def examples_of(plain: Any, per_channel: Any, saturating: Any) -> dict[str, Any]:

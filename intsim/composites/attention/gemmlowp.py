@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from intsim.composites.attention import INPUTS, OUTPUTS, attention, examples_of
+from intsim.composites.attention import INPUTS, OUTPUTS, attention, examples_of, in_one_kernel
 from intsim.numerics import Rounding, int8, int32
 from intsim.op import Composition, Op, Size
 from intsim.ops.matmul import integer as matmul
@@ -79,5 +79,6 @@ OP = register(
         program=Composition(wire),
         sizes={"c": Size(1, matmul.LONGEST), "t": Size(1, softmax.MOST)},
         examples=examples,
+        tuned=in_one_kernel("with_gemmlowp"),
     )
 )

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from intsim.composites.attention import INPUTS, OUTPUTS, attention, examples_of
+from intsim.composites.attention import INPUTS, OUTPUTS, attention, examples_of, in_one_kernel
 from intsim.numerics import Rounding, int8, int16, int32, uint8
 from intsim.op import Composition, Op, Size
 from intsim.ops.matmul import integer as matmul
@@ -78,5 +78,6 @@ OP = register(
         program=Composition(wire),
         sizes={"c": Size(1, matmul.LONGEST), "t": Size(1, LONGEST)},
         examples=examples,
+        tuned=in_one_kernel("with_ibert", softmax.terms_fit_int32),
     )
 )

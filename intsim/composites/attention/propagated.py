@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from intsim.ops.propagate import (
 )
 from intsim.params import Limit, Params as Base, stage
 from intsim.registry import register
+from intsim.resident import broadcast
 
 WIDEST = 2**16 - 1  # products of two int8 of which the sum stays below 2**30
 LONGEST = 2**16
@@ -95,7 +97,7 @@ def wire(
 
     def heads(a: Any, core: int) -> Any:
         """(.., time, h, ..) as (*loop, h, time, ..)."""
-        return np.broadcast_to(a, loop + a.shape[a.ndim - core :]).swapaxes(len(loop), len(loop) + 1)
+        return broadcast(a, loop + a.shape[a.ndim - core :]).swapaxes(len(loop), len(loop) + 1)
 
     def groups(a: Any) -> Any:
         return heads(a, 2).reshape(-1, t)
@@ -111,13 +113,20 @@ def wire(
         groups(k_exponent),
         groups(v_mantissa),
         groups(v_exponent),
-        np.repeat(np.arange(count, dtype=np.int32), m),
-        np.broadcast_to(stop[..., None, :], (*loop, h, m)).reshape(-1),
+        head_of_row(count, m),
+        broadcast(stop.reshape(*stop.shape[:-1], 1, m), (*loop, h, m)).reshape(-1),
         p=p.polynomial,
     )
     z = run("matmul.integer", w.reshape(*loop, h, m, t), heads(v, 3).swapaxes(-1, -2), p=p.mix)
     rows = (z.reshape(*loop, h, m, d), *(part.reshape(*loop, h, m) for part in scale))
     return run("propagate.join", *(a.swapaxes(len(loop), len(loop) + 1) for a in rows), p=p.join)
+
+
+@lru_cache(64)  # the same array for the same shape, and read-only: a GPU keeps its copy
+def head_of_row(heads: int, rows: int) -> Any:
+    made = np.repeat(np.arange(heads, dtype=np.int32), rows)
+    made.flags.writeable = False
+    return made
 
 
 def whole_registers(p: Any, size: Mapping[str, int]) -> bool:

@@ -8,6 +8,7 @@ its own. A fused RELU is ``activation.relu`` after it: clipping twice is clippin
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
@@ -54,6 +55,21 @@ class LinearParams(Params):
         else:
             made = requantize.from_scale(product_scale(a, b, result, single=single), **fields)
         return cls(replace(operands, **stages["matmul"].fixed), made)  # type: ignore[call-arg]  # they declare both
+
+
+LIGHT = ("single_rounding", "tabulated")
+MOST = 2**20  # results: beyond them a kernel of its own runs a longer program faster, by the threads that it can have
+
+
+def in_one_kernel(name: str, result: Callable[[Any], int] = lambda p: p.requantize.dtype.bits) -> Tuned:
+    """The fused kernel ``name`` on a GPU; result(p): bits of the results. It has no place for a weight's zero point."""
+
+    def serves(p: Any, size: Mapping[str, int]) -> bool:
+        bytes_or_less = max(p.matmul.a.bits, p.matmul.b.bits) <= 8
+        pays = name in LIGHT or size["m"] * size["n"] <= MOST
+        return pays and bytes_or_less and not p.matmul.b_zero_point.any() and result(p) in (8, 32)
+
+    return Tuned("cuda", f"intsim.composites.linear._cuda_programs:{name}", serves, capability=(8, 0))
 
 
 def linear(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from intsim.composites.linear import LinearParams, linear
+from intsim.composites.linear import LinearParams, in_one_kernel, linear
 from intsim.numerics import Overflow, int32
 from intsim.ops.matmul import integer as matmul
 from intsim.ops.requantize import double_rounding as requantize
@@ -39,5 +39,6 @@ OP = register(
         wire,
         cites="Jacob et al. 2018 (arXiv 1712.05877), section 2.4; "
         "tensorflow/tflite-micro tensorflow/lite/kernels/internal/reference/integer_ops/fully_connected.h",
+        tuned=(in_one_kernel("double_rounding"),),
     )
 )

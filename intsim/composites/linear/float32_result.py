@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from intsim.composites.linear import in_one_kernel
 from intsim.numerics import Overflow, float32, int8, int32, uint8
 from intsim.op import Composition, Op, Port, Size
 from intsim.ops.dequantize import product as dequantize
@@ -63,5 +64,6 @@ OP = register(
         program=Composition(wire),
         sizes={"k": Size(1, matmul.LONGEST)},
         examples=examples,
+        tuned=(in_one_kernel("float32_result", lambda p: 32),),
     )
 )

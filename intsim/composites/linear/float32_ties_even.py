@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from intsim.composites.linear import LinearParams, linear
+from intsim.composites.linear import LinearParams, in_one_kernel, linear
 from intsim.numerics import Overflow, int32
 from intsim.ops.matmul import integer as matmul
 from intsim.ops.requantize import float32_ties_even as requantize
@@ -35,5 +35,6 @@ OP = register(
         wire,
         cites="google/XNNPACK src/qs8-gemm, src/qs8-requantization; "
         "microsoft/onnxruntime onnxruntime/contrib_ops/cpu/quantization/quant_gemm.cc",
+        tuned=(in_one_kernel("float32_ties_even"),),
     )
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from intsim.composites.linear import LinearParams, linear
+from intsim.composites.linear import LinearParams, in_one_kernel, linear
 from intsim.numerics import Overflow, int32
 from intsim.ops.matmul import integer as matmul
 from intsim.ops.requantize import float64_ties_away as requantize
@@ -34,5 +34,6 @@ OP = register(
         Params,
         wire,
         cites="google-ai-edge/LiteRT tflite/kernels/internal/reference/fully_connected.h",
+        tuned=(in_one_kernel("float64_ties_away"),),
     )
 )

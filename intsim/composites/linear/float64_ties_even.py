@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from intsim.composites.linear import LinearParams, linear
+from intsim.composites.linear import LinearParams, in_one_kernel, linear
 from intsim.numerics import Overflow, int32
 from intsim.ops.matmul import integer as matmul
 from intsim.ops.requantize import float64_ties_even as requantize
@@ -28,4 +28,12 @@ def wire(run: Any, a: Any, b: Any, bias: Any, p: Params) -> Any:
     return run("requantize.float64_ties_even", run("matmul.integer", a, b, bias, p=p.matmul), p=p.requantize)
 
 
-OP = register(linear("float64_ties_even", Params, wire, cites="onnx/onnx onnx/reference/ops/op_qlinear_matmul.py"))
+OP = register(
+    linear(
+        "float64_ties_even",
+        Params,
+        wire,
+        cites="onnx/onnx onnx/reference/ops/op_qlinear_matmul.py",
+        tuned=(in_one_kernel("float64_ties_even"),),
+    )
+)

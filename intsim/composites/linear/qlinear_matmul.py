@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from intsim.composites.linear import in_one_kernel
 from intsim.numerics import Overflow, int8, int32, uint8
 from intsim.op import Composition, Op, Port, Size
 from intsim.ops.matmul import integer as matmul
@@ -60,5 +61,6 @@ OP = register(
         program=Composition(wire),
         sizes={"k": Size(1, matmul.LONGEST)},
         examples=examples,
+        tuned=(in_one_kernel("qlinear_matmul"),),
     )
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from intsim.composites.linear import LinearParams, linear
+from intsim.composites.linear import LinearParams, in_one_kernel, linear
 from intsim.numerics import Overflow, int32
 from intsim.op import Tuned
 from intsim.ops.matmul import integer as matmul
@@ -65,6 +65,7 @@ OP = register(
                 _in_one_kernel,
                 example=_as_frameworks_make_it,
             ),
+            in_one_kernel("single_rounding"),
         ),
     )
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from intsim.composites.linear import LinearParams, linear
+from intsim.composites.linear import LinearParams, in_one_kernel, linear
 from intsim.numerics import Overflow, int32
 from intsim.ops.matmul import integer as matmul
 from intsim.ops.requantize import two_half_ups as requantize
@@ -35,5 +35,6 @@ OP = register(
         wire,
         cites="google-ai-edge/LiteRT tflite/kernels/internal/optimized/integer_ops/fully_connected.h; "
         "google/ruy ruy/kernel_avx512.cc",
+        tuned=(in_one_kernel("two_half_ups"),),
     )
 )

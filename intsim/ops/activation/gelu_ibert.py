@@ -12,6 +12,7 @@ Differs from the paper by the shift by 14 and sqrt(2) = 1.4142, both as in the p
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,9 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, unlimited
-from intsim.op import Elementwise, Op, Oracle, Port
+from intsim.op import Elementwise, Op, Oracle, Port, Tuned
 from intsim.ops.activation import real_gelu
+from intsim.ops.activation.table import WORTH_TUNING
 from intsim.params import Params as Base, int_type, integer, real
 from intsim.registry import register
 from intsim.scalar.rounding import saturate
@@ -79,6 +81,13 @@ def examples() -> dict[str, Any]:
     }
 
 
+def _in_32_bits(p: Params, size: Mapping[str, int]) -> bool:
+    """Whether the square and the product stay below 2**31."""
+    erf = p.b * p.b + abs(p.c)
+    fits = erf < 2**31 and (erf >> ERF_SHIFT) + 1 + abs(p.one) < 2**16
+    return fits and p.dtype == int32 and size["m"] * size["n"] > WORTH_TUNING
+
+
 OP = register(
     Op(
         name="activation.gelu_ibert",
@@ -90,6 +99,7 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
+        tuned=(Tuned("cpu", "intsim.ops.activation._cpu_gelu_ibert:gelu", _in_32_bits),),
         oracle=Oracle(
             params=lambda scale: Params.from_scale(scale, dtype=unlimited),
             scales=(2.0**-12, 2.0**-3),

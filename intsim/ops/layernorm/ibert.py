@@ -45,6 +45,18 @@ def spec(x: Any, bias: Any, p: Params) -> Any:
 
 
 @portable
+def deviation(squares: Int, p: Any) -> Int:
+    """std, from the sum of squares."""
+    return max(isqrt(squares) << p.k, 1)
+
+
+@portable
+def normalised(d: Int, factor: Int, bias: Int, p: Any) -> Int:
+    """A column's result; d: what it is above the mean."""
+    return saturate(((d * factor) >> 1) + bias, p.dtype)
+
+
+@portable
 def row(i: Int, x: Any, out: Any, p: Any) -> None:
     q, y = x.x[i], out.y[i]
     n = q.shape[0]
@@ -56,10 +68,9 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
     for j in range(n):
         d = (np.int64(q[j]) - mean) >> p.k
         squares += d * d  # |d| < 2**24 and n <= 2**13: below 2**61
-    std = max(isqrt(squares) << p.k, 1)
-    factor = 2**31 // std
+    factor = 2**31 // deviation(squares, p)
     for j in range(n):
-        y[j] = saturate((((np.int64(q[j]) - mean) * factor) >> 1) + np.int64(x.bias[j]), p.dtype)
+        y[j] = normalised(np.int64(q[j]) - mean, factor, np.int64(x.bias[j]), p)
 
 
 def examples() -> dict[str, Any]:
@@ -76,7 +87,7 @@ def examples() -> dict[str, Any]:
 
 
 def _serves(p: Params, size: Mapping[str, int]) -> bool:
-    return p.k == 0 and p.x.bits <= 16 and p.dtype == int32 and size["m"] * size["n"] > WORTH_TUNING
+    return p.k == 0 and p.dtype == int32 and size["m"] * size["n"] > WORTH_TUNING
 
 
 OP = register(

@@ -35,11 +35,10 @@ def product(
     m = a.shape[0]
     if out is None:
         out = np.empty((m, b.n if isinstance(b, Panels) else b.shape[0]), np.int32)
-    few = m < FEW and a.itemsize == 1
-    if isinstance(b, Panels) and few:
+    if isinstance(b, Panels) and few(a):
         b, b_zero_point = b.source, b.zero_point
     if not isinstance(b, Panels):
-        if few and b.itemsize == 1:
+        if few(a) and b.itemsize == 1:
             _by_dots(a, b, a_zero_point, b_zero_point, bias, out)
             return out
         b = pack(b, b_zero_point)
@@ -61,6 +60,11 @@ def product(
     else:
         shared_out(lambda first, last: _multiply(*x, first, last, 0, panels), m, work)
     return out
+
+
+def few(a: Any) -> bool:
+    """Whether ``product`` reads ``b`` as it lies, without panels."""
+    return bool(a.shape[0] < FEW and a.itemsize == 1)
 
 
 _NONE = np.empty((0, 2), np.int32)

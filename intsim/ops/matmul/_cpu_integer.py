@@ -26,8 +26,8 @@ def serves(p: Any, k: int) -> bool:
     return p.acc.bits <= 32 or k <= LONGEST_IN_INT32
 
 
-def matmul(x: Any, out: Any, p: Any) -> None:
-    """Fills ``out.acc``; serves overflow = WRAP."""
+def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
+    """Fills ``out.acc``; serves overflow = WRAP. A constant ``b`` is laid out once."""
     a, b = x.a, x.b
     if p.a.bits == 4:
         a = nibbles.unpacked(a, p.a.qmin < 0, bool(p.nibbles))
@@ -39,26 +39,47 @@ def matmul(x: Any, out: Any, p: Any) -> None:
     narrow = p.acc.bits <= 32
     into = out.acc if out.acc.dtype == np.int32 and p.acc.bits == 32 else np.empty(out.acc.shape, np.int32)
     bias = x.bias if narrow else np.zeros_like(x.bias)
-    if p.b.bits == 4:
+    few = gemm.few(a)
+    if p.b.bits == 4 and few:
         nibbles.product(
             a, b, signed=p.b.qmin < 0, high_first=bool(p.nibbles), a_zero_point=p.a_zero_point,
             b_zero_point=p.b_zero_point, bias=bias, out=into,
         )  # fmt: skip
     else:
-        gemm.product(a, b, a_zero_point=p.a_zero_point, b_zero_point=p.b_zero_point, bias=bias, out=into)
+        right = b if few else laid_out(b, k, p, kept)
+        gemm.product(a, right, a_zero_point=p.a_zero_point, b_zero_point=p.b_zero_point, bias=bias, out=into)
     if into is not out.acc:
         out.acc[...] = _wrapped(into if narrow else into + x.bias.astype(np.int64), p.acc)
+
+
+def exact(x: Any, out: Any, p: Any, kept: Any) -> None:
+    """Fills ``out``, int32 "m n", with the product of 8-bit operands and the bias; nothing leaves int32."""
+    if _ready(x.a.size * x.b.shape[0]):
+        b = x.b if gemm.few(x.a) else laid_out(x.b, x.b.shape[1], p, kept)
+        gemm.product(x.a, b, a_zero_point=p.a_zero_point, b_zero_point=p.b_zero_point, bias=x.bias, out=out)
+        return
+    blas.centred(x.a, p.a_zero_point, x.b, p.b_zero_point[:, None], out)
+    out += x.bias
+
+
+def laid_out(b: Any, k: int, p: Any, kept: Any) -> panels.Panels:
+    """``b`` of ``matmul.integer`` for the micro-kernels, unpacked to rows of k; p: its record."""
+    made: panels.Panels = kept.once(
+        "panels", lambda: panels.pack(np.ascontiguousarray(_bytes(b, k, p)), p.b_zero_point), of=("b",)
+    )
+    return made
 
 
 def _bytes(b: Any, k: int, p: Any) -> Any:
     return nibbles.unpacked(b, p.b.qmin < 0, bool(p.nibbles))[:, :k] if p.b.bits == 4 else b
 
 
-def row_zero_points(x: Any, out: Any, p: Any) -> None:
-    """``matmul.row_zero_points``: fills ``out.acc``."""
+def row_zero_points(x: Any, out: Any, p: Any, kept: Any) -> None:
+    """``matmul.row_zero_points``: fills ``out.acc``. A constant ``b`` is laid out once."""
     zero_points = x.a_zero_point.astype(np.int64)
     if _ready(x.a.shape[0] * x.a.shape[1] * x.b.shape[0]):
-        gemm.product(x.a, x.b, a_zero_point=zero_points, b_zero_point=p.b_zero_point, out=out.acc)
+        b = x.b if gemm.few(x.a) else kept.once("panels", lambda: panels.pack(x.b, p.b_zero_point), of=("b",))
+        gemm.product(x.a, b, a_zero_point=zero_points, b_zero_point=p.b_zero_point, out=out.acc)
         return
     blas.centred(x.a, zero_points[:, None], x.b, p.b_zero_point[:, None], out.acc)
 

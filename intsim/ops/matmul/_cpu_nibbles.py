@@ -1,6 +1,6 @@
 """Matrix product by a matrix of 4-bit integers that share a byte.
 
-For many rows it is unpacked once to bytes: any two neighbours of 4 bits fit, so byte products are always
+For many rows it is unpacked to bytes: any two neighbours of 4 bits fit, so byte products are always
 exact. For few rows the nibbles are split in registers, half the memory of bytes going past.
 """
 
@@ -49,18 +49,9 @@ def product(
 ) -> None:
     """Fills ``out``, int32 "m n", as ``_cpu_gemm.product`` does: a, "m k", int8 or uint8; b, "n (k + 1) / 2", packed.
 
-    An odd k leaves the last nibble of each row of ``b`` unused.
+    The nibbles are split in registers, which pays for few rows. An odd k leaves the last nibble of each row of
+    ``b`` unused.
     """
-    if a.shape[0] < gemm.FEW:
-        _few_rows(a, b, signed, high_first, a_zero_point, b_zero_point, bias, out)
-        return
-    bytes_ = np.ascontiguousarray(unpacked(b, signed, high_first)[:, : a.shape[1]])
-    gemm.product(a, bytes_, a_zero_point=a_zero_point, b_zero_point=b_zero_point, bias=bias, out=out)
-
-
-def _few_rows(
-    a: Any, b: Any, signed: bool, high_first: bool, a_zero_point: int, b_zero_point: Any, bias: Any, out: Any
-) -> None:
     (m, k), n = a.shape, b.shape[0]
     flip = SIGN if a.dtype == np.uint8 else 0
     a_offset, b_offset = a_zero_point - flip, np.asarray(b_zero_point, np.int64) + (TOP if signed else 0)

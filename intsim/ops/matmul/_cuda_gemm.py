@@ -70,29 +70,39 @@ def operands(x: Any, p: Any, queue: Any) -> tuple[Any, Any, Any]:
 
 
 def product(
-    queue: Any, a: Any, b: Any, out: Any, fields: tuple[int, int, int, int], result: Result, unit: str | None = None
+    queue: Any,
+    a: Any,
+    b: Any,
+    out: Any,
+    fields: tuple[int, int, int, int],
+    result: Result,
+    unit: str | None = None,
+    more: tuple[Any, ...] = (),
 ) -> None:
     """``out`` from rows of bytes. fields: what is added, and for 8 bits multiplier, shift and zero, of
-    ``STORE_QUANTIZED``, which then is a matter of 64 n columns.
+    ``STORE_QUANTIZED``, which then is a matter of 64 n columns. more: what ``result.finish`` takes.
     """
     m, n, k = a.shape[0], b.shape[0], a.shape[1]
     unit = unit or _unit(queue, m, n, result)
     signs = a.dtype == np.int8, b.dtype == np.int8
     if unit == "wgmma":
-        wide = wgmma_tile(m, n, k, queue.multiprocessors)
-        result = Result(result.bits, result.signed, fours=result.bits == 32 and n % 16 == 0)
+        wide = wgmma_tile(m, n, k, queue.multiprocessors) if result.finish is None else FINISHED
+        if result.finish is None:
+            result = Result(result.bits, result.signed, fours=result.bits == 32 and n % 16 == 0)
         maps = _maps(queue, wide, a, b, result)
         blocks = min(queue.multiprocessors * wide.blocks, -(-m // wide.rows) * -(-n // wide.columns))
         kernel = wgmma.kernel(wide, *signs, result)
-        queue.launch(kernel, blocks, wide.threads, *maps, out.pointer, m, n, k, *fields, shared=wide.shared)
+        given = *maps, out.pointer, m, n, k, *fields, more
+        queue.launch(kernel, blocks, wide.threads, *given, shared=wide.shared(result))
         return
     tile, splits = mma_tile(m, n, k, result, queue.multiprocessors)
-    result = Result(result.bits, result.signed, n % 2 == 0 or result.bits == 8, splits > 1)
+    if result.finish is None:
+        result = Result(result.bits, result.signed, n % 2 == 0 or result.bits == 8, splits > 1)
     depth = -(-k // (128 * splits)) * 128
     if result.adds:
         queue.launch(_STARTED, -(-m * n // 256), 256, out.pointer, fields[0], m, n)
     grid = -(-m // tile.rows) * -(-n // tile.columns), -(-k // depth)
-    where = a.pointer, b.pointer, out.pointer, m, n, k, depth, *fields
+    where = a.pointer, b.pointer, out.pointer, m, n, k, depth, *fields, more
     queue.launch(mma.kernel(tile, *signs, result), grid, tile.threads, *where, shared=tile.shared)
 
 
@@ -101,10 +111,12 @@ def _has_wgmma(queue: Any) -> bool:
 
 
 def _unit(queue: Any, m: int, n: int, result: Result) -> str:
-    return "wgmma" if _has_wgmma(queue) and m > 32 and n % 4 == 0 else "mma"
+    few = 32 if result.finish is None else FINISHED_FROM
+    return "wgmma" if _has_wgmma(queue) and m > few and n % 4 == 0 else "mma"
 
 
 WIDE, WIDE_FROM = wgmma.Tile(2, 256, 4), 4096
+FINISHED, FINISHED_FROM = wgmma.Tile(2, 128, 4), 512  # beside the ring there is room for a tile's sums; rows
 WGMMA_TILES = (
     wgmma.Tile(2, 192, 5),
     wgmma.Tile(2, 128, 6),
@@ -140,7 +152,7 @@ def mma_tile(m: int, n: int, k: int, result: Result, multiprocessors: int) -> tu
     """The largest tile of which there is one for each multiprocessor; and among how many blocks to split K."""
     counts = {tile: -(-m // tile.rows) * -(-n // tile.columns) for tile in MMA_TILES}
     tile = next((t for t in MMA_TILES if counts[t] >= multiprocessors), MMA_TILES[-1 if m <= 32 else -2])
-    if result.bits == 8 or counts[tile] * 4 > multiprocessors:
+    if result.bits == 8 or result.finish or counts[tile] * 4 > multiprocessors:
         return tile, 1
     return tile, max(1, min(multiprocessors // counts[tile], k // 1024))
 

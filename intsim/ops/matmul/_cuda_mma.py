@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from intsim.backends.cuda_compile import Kernel
 from intsim.backends.cuda_intrinsics import (
@@ -32,6 +33,7 @@ from intsim.backends.cuda_intrinsics import (
     unsigned_div,
     unsigned_rem,
 )
+from intsim.ops.matmul._cuda_finish import finisher
 from intsim.ops.matmul._cuda_result import Result
 
 DEEP = 128  # bytes of K in one stage
@@ -53,17 +55,21 @@ class Tile:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory: the ring, in which the slices' sums lie at the end; and 1023 to align it."""
+        """Bytes of shared memory: the ring, in which the slices' sums lie at the end; and 1023 to align it.
+
+        Behind the sums of all slices but one those lie that a program finishes: no warp waits for the others there.
+        """
         ring = self.stages * DEEP * (self.rows + self.columns)
-        return max(ring, (self.slices - 1) * self.rows * self.columns * 4) + 1023
+        return max(ring, self.slices * self.rows * self.columns * 4) + 1023
 
 
 @cache
 def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel:  # noqa: PLR0915  # one kernel
-    """``f(a, b, out, m, n, k, depth, added, multiplier, shift, zero)``, all int64.
+    """``f(a, b, out, m, n, k, depth, added, multiplier, shift, zero, more)``, int64 but for the last.
 
     a, b: m and n rows of k bytes, k a multiple of 16. Block (t, s) of the grid does tile t over the bytes from
-    ``depth * s`` on, ``depth`` of them (a multiple of 128). The last four: see ``STORE_QUANTIZED``.
+    ``depth * s`` on, ``depth`` of them (a multiple of 128). Then four: see ``STORE_QUANTIZED``. more: the
+    (x, p) of ``result.finish``, empty where there is none.
     """
     tile_rows, tile_columns, down, across, slices, stages = (
         tile.rows,
@@ -80,10 +86,12 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
     at_once = tile.threads // 8  # rows that all threads copy in one go, 16 bytes each
     a_turns, b_turns = tile_rows // at_once, tile_columns // at_once
     slice_bytes = DEEP // slices
-    quantized, adding = result.bits == 8, result.adds
+    finishing = result.finish is not None
+    quantized, adding = result.bits == 8 and not finishing, result.adds
+    finish: Any = result.finish and finisher(row_blocks, column_blocks, result)
     span, deep, warps = SPAN, DEEP, down * across
     part = 512 * warps  # bytes that the warps of a slice store at once
-    run = 2 * column_blocks
+    run, scratch, aside = 2 * column_blocks, 4 * warp_rows * warp_columns, 4 * (slices - 1) * tile_rows * tile_columns
 
     clear, copies_left = ZERO(registers), COPIES_LEFT(stages - 2)
     product = WARP_PRODUCT(row_blocks, column_blocks, 4 // slices, a_signed, b_signed)
@@ -95,8 +103,9 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
     store_quantized = STORE_QUANTIZED(row_blocks, column_blocks, 1, result.signed, False)
 
     def gemm(  # noqa: PLR0915
-        a: int, b: int, out: int, m: int, n: int, k: int, depth: int, added: int, multiplier: int, shift: int, zero: int
-    ) -> None:
+        a: int, b: int, out: int, m: int, n: int, k: int, depth: int,
+        added: int, multiplier: int, shift: int, zero: int, more: Any,
+    ) -> None:  # fmt: skip
         thread = int32(cuda.threadIdx.x)
         lane, warp = int32(thread & 31), int32(thread >> 5)
         start = int32((shared_address(cuda.shared.array(0, int8)) + 1023) & -1024)
@@ -173,6 +182,22 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
             for other in range(slices - 1):
                 from_shared(acc, int32(mine + other * (part * (registers // 4))), int32(part))
 
+        if finishing:
+            if slices == 1:
+                cuda.syncthreads()  # nobody reads the ring any more
+            finish(
+                acc,
+                lane,
+                int32(start + aside + place * scratch),
+                int32(top + warp_top),
+                int32(left + warp_left),
+                out,
+                m,
+                n,
+                added,
+                more,
+            )
+            return
         first_row = int32(top + warp_top + (lane >> 2))
         if quantized:
             first = int32(left + warp_left + (lane & 3) * run)

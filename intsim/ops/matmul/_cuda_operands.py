@@ -130,7 +130,7 @@ def added(queue: Any, b: Any, bias: Any, k: int, p: Any) -> Any:
         queue.launch(_column_terms(b.dtype == np.int8), -(-n // 8), 256, *where, n, k, int(p.a_zero_point))
         return made
 
-    return queue.once(("added", k), make, of=("b", "bias"))
+    return queue.once(("added", k), make, of=tuple(name for name in ("b", "bias") if hasattr(queue.x, name)))
 
 
 @cache

@@ -41,6 +41,7 @@ from intsim.backends.cuda_intrinsics import (
     unsigned_div,
     unsigned_rem,
 )
+from intsim.ops.matmul._cuda_finish import finisher
 from intsim.ops.matmul._cuda_result import Result
 
 DEEP = 128  # bytes of K in one stage
@@ -71,13 +72,14 @@ class Tile:
         """What a tile's columns need at the end: what is added, a multiplier, a shift. Multiples of 16 each."""
         return -(-9 * self.columns // 16) * 16
 
-    @property
-    def shared(self) -> int:
+    def shared(self, result: Result) -> int:
         """Bytes of shared memory: the ring, fields of as many tiles as can be under way, barriers, the alignment.
 
-        The copies run ahead of the results by at most ``stages`` pieces, so by as many tiles.
+        The copies run ahead of the results by at most ``stages`` pieces, so by as many tiles. What finishes sums
+        needs room for those of a tile.
         """
-        return self.stages * (self.stage_bytes + 16) + (self.stages + 1) * self.field_bytes + 1023
+        sums = 0 if result.finish is None else 4 * self.rows * self.columns + 127
+        return self.stages * (self.stage_bytes + 16) + (self.stages + 1) * self.field_bytes + sums + 1023
 
 
 def maps(tile: Tile, a: int, b: int, m: int, n: int, k: int, result: Result) -> tuple[tuple[int, ...], ...]:
@@ -96,19 +98,24 @@ def maps(tile: Tile, a: int, b: int, m: int, n: int, k: int, result: Result) -> 
 
 def blocks_together(result: Result) -> int:
     """Of how many blocks of 8 columns a lane's columns are neighbours: 16 bytes of result."""
+    if result.finish is not None:
+        return 1
     return 8 if result.bits == 8 else 2 if result.fours else 1
 
 
 @cache
 def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel:  # noqa: PLR0915  # one kernel
-    """``f(a_map, b_map, out, m, n, k, added, multiplier, shift, zero)``, all int64.
+    """``f(a_map, b_map, out, m, n, k, added, multiplier, shift, zero, more)``, int64 but for the last.
 
-    The maps lie in global memory, 64-byte aligned. Blocks: any number. The last four: see ``STORE_QUANTIZED``.
+    The maps lie in global memory, 64-byte aligned. Blocks: any number. Then four: see ``STORE_QUANTIZED``.
+    more: the (x, p) of ``result.finish``, empty where there is none.
     """
     groups, tile_rows, tile_columns, stages = tile.groups, tile.rows, tile.columns, tile.stages
     stage_bytes, a_bytes, deep, span = tile.stage_bytes, DEEP * tile.rows, DEEP, SPAN
-    field_bytes, per_column = tile.field_bytes, 9 if result.bits == 8 else 4
-    registers, quantized = tile_columns // 2, result.bits == 8
+    finishing, registers = result.finish is not None, tile_columns // 2
+    quantized = result.bits == 8 and not finishing
+    field_bytes, per_column = tile.field_bytes, 9 if quantized else 4
+    finish: Any = result.finish and finisher(1, tile_columns // 8, result)
     clear, product, settled = ZERO(registers), GROUP_PRODUCT(tile_columns, a_signed, b_signed), SETTLED(registers)
     one_left, none_left = GROUPS_LEFT(1), GROUPS_LEFT(0)
     store_sums = STORE_FOURS(1, tile_columns // 8) if result.fours else STORE_SUMS(1, tile_columns // 8, True, True)
@@ -117,8 +124,9 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
     load_b, run = (copy_tile if b_unit == 1 else copy_tile_by_16), 4 if result.fours else 2
 
     def gemm(  # noqa: PLR0915
-        a_map: int, b_map: int, out: int, m: int, n: int, k: int, added: int, multiplier: int, shift: int, zero: int
-    ) -> None:
+        a_map: int, b_map: int, out: int, m: int, n: int, k: int, added: int, multiplier: int, shift: int, zero: int,
+        more: Any,
+    ) -> None:  # fmt: skip
         thread = int32(cuda.threadIdx.x)
         start = int32((shared_address(cuda.shared.array(0, int8)) + 1023) & -1024)
         fields = int32(start + stages * stage_bytes)
@@ -209,7 +217,11 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
                 left = int32(unsigned_div(inside, high) * tile_columns)
                 row = int32(top + ((thread >> 5) << 4) + (lane >> 2))
                 at = int32(fields + slot * field_bytes)
-                if quantized:
+                if finishing:
+                    aside = int32((full + 16 * stages + 127) & -128)
+                    aside = int32(aside + (thread >> 5) * (64 * tile_columns))
+                    finish(acc, lane, aside, int32(top + ((thread >> 5) << 4)), left, out, m, n, added, more)
+                elif quantized:
                     aside = int32((lane & 3) * 16)
                     to_out = out + int64(row) * n + left + aside
                     factors = int32(at + 4 * tile_columns + 4 * aside)

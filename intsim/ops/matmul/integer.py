@@ -134,6 +134,7 @@ OP = register(
                 "cpu",
                 "intsim.ops.matmul._cpu_integer:matmul",
                 lambda p, size: p.overflow == Overflow.WRAP and _large(size),
+                keeps=True,
             ),
             Tuned(
                 "cpu",
@@ -153,6 +154,11 @@ OP = register(
                 leading=True,
             ),
             Tuned("cuda", "intsim.ops.matmul._cuda_gemm:best", _bytes),
+            Tuned(
+                "cuda",
+                "intsim.ops.matmul._cuda_saturating:matmul",
+                lambda p, size: p.overflow == Overflow.SATURATE and max(p.a.bits, p.b.bits) <= 8 and p.acc.bits < 32,
+            ),
             Tuned("cuda", "intsim.ops.matmul._cuda_tile:matmul", lambda p, size: True),
             Tuned("cuda", "intsim.ops.matmul._cuda_gemm:by_vector", lambda p, size: _bytes(p, size) and size["m"] == 1),
             Tuned("cuda", "intsim.ops.matmul._cuda_gemm:by_mma", _bytes),

@@ -84,6 +84,7 @@ OP = register(
                 "cpu",
                 "intsim.ops.matmul._cpu_integer:row_zero_points",
                 lambda p, size: size["m"] * size["n"] * size["k"] > 2**14,
+                keeps=True,
             ),
         ),
     )

@@ -24,7 +24,7 @@ from intsim.numerics import IntType, Rounding, float32, uint4, uint8
 from intsim.op import Op, Port, Rowwise, Size
 from intsim.params import Params as Base, int_type, integer
 from intsim.registry import register
-from intsim.scalar.ieee import add32, divide32, pack32, sign_of, to_integer, unpack32
+from intsim.scalar.ieee import divide32, pack32, sign_of, sum32, to_integer, unpack32
 from intsim.scalar.rounding import saturate
 from intsim.spec import ieee, rounding
 
@@ -77,7 +77,7 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
     if low > 0 or high > 0:
         lm, le = unpack32(low)
         hm, he = unpack32(high)
-        rm, re = add32(lm, le, hm, he)
+        rm, re = sum32(lm, le, hm, he)
         rm, re = unpack32(pack32(rm, re))  # brought to 24 bits; an infinite range gives an infinite scale
         qm, qe = unpack32(pack32(p.dtype.qmax, 0))
         sm, se = divide32(rm, re, qm, qe)

@@ -18,11 +18,14 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int4, int8, int16
-from intsim.op import Op, Port, Rowwise, Size
+from intsim.op import Op, Port, Rowwise, Size, Tuned
 from intsim.params import Params as Base, int_type, rule
 from intsim.registry import register
 from intsim.scalar.rounding import divide
 from intsim.spec import rounding
+
+
+WORTH_TUNING = 1 << 14  # elements: below, the one kernel of the program, which serves every type, is as good
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,13 +40,18 @@ def spec(x: Any, p: Params) -> Any:
 
 
 @portable
+def quantized(x: Int, top: Int, p: Any) -> Int:
+    return divide(x * p.dtype.qmax, top, p.rounding)
+
+
+@portable
 def row(i: Int, x: Any, out: Any, p: Any) -> None:
     x, q = x.x[i], out.q[i]
     top = np.int64(1)
     for j in range(x.shape[0]):
         top = max(top, abs(np.int64(x[j])))
     for j in range(x.shape[0]):
-        q[j] = divide(np.int64(x[j]) * p.dtype.qmax, top, p.rounding)
+        q[j] = quantized(np.int64(x[j]), top, p)
     out.top[i] = top
 
 
@@ -64,5 +72,12 @@ OP = register(
         program=Rowwise(row),
         sizes={"n": Size(1)},
         examples=examples,
+        tuned=(
+            Tuned(
+                "cpu",
+                "intsim.ops.quantize._cpu_dynamic_token:dynamic_token",
+                lambda p, size: p.rounding == Rounding.TIES_TO_EVEN and size["m"] * size["n"] > WORTH_TUNING,
+            ),
+        ),
     )
 )

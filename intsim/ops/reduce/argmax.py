@@ -29,11 +29,10 @@ def spec(x: Any, stop: Any, p: Params) -> Any:
 
 @portable
 def row(i: Int, x: Any, out: Any, p: Any) -> None:
-    best = 0
+    best = np.int64(x.x[i, 0]) << 31  # value and place in one number: of equal values the lowest place is the largest
     for j in range(1, np.int64(x.stop[i])):
-        if x.x[i, j] > x.x[i, best]:
-            best = j
-    out.position[i] = best
+        best = max(best, (np.int64(x.x[i, j]) << 31) - j)
+    out.position[i] = -best & (2**31 - 1)
 
 
 def examples() -> dict[str, Any]:

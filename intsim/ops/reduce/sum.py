@@ -19,7 +19,7 @@ from intsim.numerics import IntType, Overflow, int8, int16, int32, uint8, unlimi
 from intsim.op import Op, Port, Rowwise, Size
 from intsim.params import Params as Base, int_type, rule
 from intsim.registry import register
-from intsim.scalar.rounding import fit
+from intsim.scalar.rounding import saturate, wrap
 from intsim.spec import rounding
 
 LONGEST = 2**20  # |x| <= 2**31: a sum stays below 2**52
@@ -44,8 +44,13 @@ def spec(x: Any, p: Params) -> Any:
 @portable
 def row(i: Int, x: Any, out: Any, p: Any) -> None:
     acc = np.int64(0)
-    for j in range(x.x.shape[1]):
-        acc = fit(acc + np.int64(x.x[i, j]), p.acc, p.overflow)
+    if p.overflow == Overflow.WRAP:
+        for j in range(x.x.shape[1]):
+            acc += np.int64(x.x[i, j])
+        acc = wrap(acc, p.acc)
+    else:
+        for j in range(x.x.shape[1]):
+            acc = saturate(acc + np.int64(x.x[i, j]), p.acc)
     out.acc[i] = acc
 
 

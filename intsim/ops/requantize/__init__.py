@@ -7,12 +7,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from intsim.numerics import IntType, int8, int16, int32, uint8, unlimited
+from intsim.numerics import IntType, Rounding, int8, int16, int32, uint8, unlimited
 from intsim.op import Oracle
 from intsim.params import Params
 from intsim.spec.tflite import quantize_multiplier
 
 RESULTS: tuple[IntType, ...] = (int8, uint8, int16, int32, unlimited)
+TIES = (Rounding.TIES_TO_EVEN, Rounding.TIES_TO_POSITIVE, Rounding.TIES_TO_AWAY)  # what the tuned kernels round by
 WORTH_TUNING = 1 << 14  # elements: below, the one kernel of the program, which serves every type, is as good
 
 

@@ -31,11 +31,26 @@ from intsim.backends.cuda_intrinsics import (
     store_16,
     unsigned_rem,
 )
+from intsim.ops.requantize.single_rounding import Params
+from intsim.params import kinds
+from intsim.records import fields_class
 
 
 def fields(p: Any, queue: Any) -> tuple[Any, Any]:
     """Multipliers as int32 and s as bytes, on the GPU."""
     return queue.upload(p.multiplier.astype(np.int32)), queue.upload((p.shift - 32).astype(np.uint8))
+
+
+@cache
+def with_rules(rounding: int, zero_point_added: int) -> Any:
+    """``f(p)``: the record with these rules as constants, so that a kernel has no branch for the others."""
+    made = fields_class(*kinds(Params))
+
+    @on_device
+    def ruled(p: Any) -> Any:
+        return made(p.multiplier, p.shift, p.zero_point, p.dtype, rounding, zero_point_added)
+
+    return ruled
 
 
 @cache

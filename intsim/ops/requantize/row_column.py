@@ -12,6 +12,7 @@ input. (SmoothQuant, vLLM and other per-token systems do this step in floating p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,8 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int16, int32
-from intsim.op import Elementwise, Op, Port
-from intsim.ops.requantize import RESULTS
+from intsim.op import Elementwise, Op, Port, Tuned
+from intsim.ops.requantize import RESULTS, TIES, WORTH_TUNING
 from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register
 from intsim.scalar.rounding import saturate, shift_right
@@ -58,6 +59,13 @@ def examples() -> dict[str, Any]:
     return made
 
 
+def _serves(p: Params, size: Mapping[str, int]) -> bool:
+    """The nearest by the common rules; to 16 bits, or where the high word of the product decides."""
+    from_the_word = p.shift >= 32 and p.dtype.bits <= 32
+    large = size["m"] * size["n"] >= WORTH_TUNING and size["n"] >= 32
+    return large and p.rounding in TIES and (from_the_word or (p.shift >= 1 and p.dtype.bits <= 16))
+
+
 OP = register(
     Op(
         name="requantize.row_column",
@@ -74,5 +82,6 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
+        tuned=(Tuned("cpu", "intsim.ops.requantize._cpu_fixed_point:row_column", _serves),),
     )
 )

@@ -20,7 +20,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Order, Rounding, int8, int32, uint8
 from intsim.op import Elementwise, Op, Port, Tuned
-from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle, streams
+from intsim.ops.requantize import RESULTS, TIES, MultiplierParams, multiplier_oracle, streams
 from intsim.params import Limit, int_type, integer, rule
 from intsim.registry import register
 from intsim.scalar.rounding import saturate, shift_right
@@ -60,10 +60,10 @@ def spec(acc: Any, p: Params) -> Any:
 @portable
 def element(i: Int, j: Int, x: Any, p: Any) -> Int:
     # |acc| <= 2**31 and |multiplier| < 2**31, so the product needs 63 bits (C1).
-    product = np.int64(x.acc[i, j]) * p.multiplier[j]
+    product, shift, zero_point = np.int64(x.acc[i, j]) * p.multiplier[j], p.shift[j], p.zero_point[j]
     if p.zero_point_added == Order.FIRST:
-        return saturate(shift_right(product + (p.zero_point[j] << p.shift[j]), p.shift[j], p.rounding), p.dtype)
-    return saturate(shift_right(product, p.shift[j], p.rounding) + p.zero_point[j], p.dtype)
+        return saturate(shift_right(product + (zero_point << shift), shift, p.rounding), p.dtype)
+    return saturate(shift_right(product, shift, p.rounding) + zero_point, p.dtype)
 
 
 def examples() -> dict[str, Any]:
@@ -84,8 +84,7 @@ def examples() -> dict[str, Any]:
 
 def _serves(p: Params, size: Mapping[str, int]) -> bool:
     """The nearest by the common rules, right shifts of a 64-bit product to its high word and beyond."""
-    rules = (Rounding.TIES_TO_EVEN, Rounding.TIES_TO_POSITIVE, Rounding.TIES_TO_AWAY)
-    common = p.rounding in rules and p.zero_point_added == Order.LAST
+    common = p.rounding in TIES and p.zero_point_added == Order.LAST
     return common and bool((p.shift >= 32).all()) and streams(p, size)
 
 

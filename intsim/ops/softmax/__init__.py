@@ -7,6 +7,7 @@ length) and a cache with room to spare are the same input.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,21 @@ UNSIGNED_ROUNDINGS = (
     Rounding.TIES_TO_EVEN,
     Rounding.TIES_TO_NEGATIVE,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A row's program, a number at a time: for whoever holds a row in pieces. All are ``portable``.
+
+    term(q, top, p): what a visible column weighs, not negative; top: the largest visible q.
+    added(term, p): what it adds to the total. settled(total, seen, p): two numbers, of the total over the
+    ``seen`` visible columns. share(term, settled, p): the column's probability.
+    """
+
+    term: Callable[..., Any]
+    added: Callable[..., Any]
+    settled: Callable[..., tuple[Any, Any]]
+    share: Callable[..., Any]
 
 
 def real_softmax(x: Any, stop: Any) -> Any:

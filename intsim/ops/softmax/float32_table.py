@@ -24,7 +24,7 @@ from intsim.op import Op, Port, Rowwise, Size
 from intsim.ops.softmax import LONGEST
 from intsim.params import Params as Base, int_type
 from intsim.registry import register
-from intsim.scalar.ieee import add32, divide32, multiply32, to_integer, unpack32
+from intsim.scalar.ieee import divide32, multiply32, sum32, to_integer, unpack32
 from intsim.scalar.rounding import saturate
 from intsim.spec import ieee, rounding
 
@@ -81,7 +81,7 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
     m, e = np.int64(0), np.int64(0)
     for j in range(stop):
         am, ae = _exp(top - np.int64(q[j]), x.table)
-        m, e = add32(m, e, am, ae)
+        m, e = sum32(m, e, am, ae)
     rm, re = divide32(2**23, -23, m, e - p.dtype.bits)  # the total is 1 or more
     for j in range(q.shape[0]):
         y[j] = p.dtype.qmin

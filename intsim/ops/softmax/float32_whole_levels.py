@@ -29,7 +29,7 @@ from intsim.ops.softmax import LONGEST
 from intsim.params import Params as Base, int_type, integer, real
 from intsim.registry import register
 from intsim.scalar.fixed_point import wrap32
-from intsim.scalar.ieee import add32, divide32, multiply32, pack32, to_integer, unpack32
+from intsim.scalar.ieee import divide32, multiply32, pack32, sum32, to_integer, unpack32
 from intsim.scalar.rounding import saturate
 from intsim.spec import ieee, rounding
 
@@ -85,7 +85,7 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
     for j in range(stop):
         am, ae = unpack32(total)
         bm, be = unpack32(np.int64(x.table[255 + np.int64(q[j]) - top]))
-        am, ae = add32(am, ae, bm, be)
+        am, ae = sum32(am, ae, bm, be)
         total = min(pack32(am, ae), INFINITE)
     tm, te = unpack32(total)
     for j in range(q.shape[0]):

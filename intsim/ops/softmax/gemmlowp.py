@@ -24,7 +24,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8
 from intsim.op import Op, Oracle, Port, Rowwise, Size, Tuned
-from intsim.ops.softmax import WORTH_TUNING, real_softmax
+from intsim.ops.softmax import WORTH_TUNING, Steps, real_softmax
 from intsim.params import Params as Base, int_type, integer, real
 from intsim.registry import register
 from intsim.scalar.fixed_point import (
@@ -86,25 +86,47 @@ def exponential(d: Int, p: Any) -> Int:
 
 
 @portable
+def term(q: Int, top: Int, p: Any) -> Int:
+    d = q - top
+    return exponential(d, p) if d >= -((31 << 26) >> (31 - p.shift)) else np.int64(0)
+
+
+@portable
+def added(e: Int, p: Any) -> Int:
+    return rounding_shift(e, 12)
+
+
+@portable
+def settled(total: Int, seen: Int, p: Any) -> tuple[Int, Int]:
+    """The reciprocal of the total, and the last shift."""
+    # The largest element adds 2**19 and MOST of them stay below 2**31: headroom is 1 to 12.
+    headroom = 32 - bit_length(total)
+    return one_over_one_plus((total << headroom) - 2**31), 12 - headroom + 31 - p.dtype.bits
+
+
+@portable
+def share(e: Int, of: tuple[Int, Int], p: Any) -> Int:
+    """qmin where e is 0: so a difference that does not count gets what it should."""
+    return saturate(rounding_shift(high_multiply(of[0], e), of[1]) + p.dtype.qmin, p.dtype)
+
+
+STEPS = Steps(term, added, settled, share)
+
+
+@portable
 def row(i: Int, x: Any, out: Any, p: Any) -> None:
     q, stop, y = x.q[i], np.int64(x.stop[i]), out.probability[i]
-    diff_min = -((31 << 26) >> (31 - p.shift))
     top = np.int64(q[0])
     for j in range(1, stop):
         top = max(top, np.int64(q[j]))
     total = np.int64(0)
     for j in range(stop):
-        if np.int64(q[j]) - top >= diff_min:
-            total += rounding_shift(exponential(np.int64(q[j]) - top, p), 12)
-    # The largest element adds 2**19 and MOST of them stay below 2**31: headroom is 1 to 12.
-    headroom = 32 - bit_length(total)
-    reciprocal = one_over_one_plus((total << headroom) - 2**31)
-    over = 12 - headroom + 31 - p.dtype.bits
-    for j in range(q.shape[0]):
+        total += added(term(np.int64(q[j]), top, p), p)
+    of = settled(total, stop, p)
+    for j in range(stop):
+        y[j] = share(term(np.int64(q[j]), top, p), of, p)
+    for j in range(stop, q.shape[0]):
         y[j] = p.dtype.qmin
-        if j < stop and np.int64(q[j]) - top >= diff_min:
-            e = exponential(np.int64(q[j]) - top, p)
-            y[j] = saturate(rounding_shift(high_multiply(reciprocal, e), over) + p.dtype.qmin, p.dtype)
 
 
 def examples() -> dict[str, Any]:

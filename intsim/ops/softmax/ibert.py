@@ -21,7 +21,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32
 from intsim.op import Op, Oracle, Port, Rowwise, Size, Tuned
-from intsim.ops.softmax import LONGEST, UNSIGNED_ROUNDINGS, WORTH_TUNING, real_softmax
+from intsim.ops.softmax import LONGEST, UNSIGNED_ROUNDINGS, WORTH_TUNING, Steps, real_softmax
 from intsim.params import Params as Base, int_type, integer, real, rule
 from intsim.registry import register
 from intsim.scalar.rounding import divide
@@ -67,16 +67,39 @@ def integer_exp(q: Int, p: Any) -> Int:
 
 
 @portable
+def term(q: Int, top: Int, p: Any) -> Int:
+    return integer_exp(q - top, p)
+
+
+@portable
+def added(exp: Int, p: Any) -> Int:
+    return exp
+
+
+@portable
+def settled(total: Int, seen: Int, p: Any) -> tuple[Int, Int]:
+    return total, seen
+
+
+@portable
+def share(exp: Int, of: tuple[Int, Int], p: Any) -> Int:
+    # exp < 2**40, so exp << 16 and a sum of 2**16 fit 62 bits
+    return min(divide(exp << p.out_bits, of[0], p.rounding), (1 << p.out_bits) - 1)
+
+
+STEPS = Steps(term, added, settled, share)
+
+
+@portable
 def softmax(q: Any, stop: Int, out: Any, p: Any) -> None:
     top = np.int64(q[0])
     for j in range(1, stop):
         top = max(top, np.int64(q[j]))
     total = np.int64(0)
     for j in range(stop):
-        total += integer_exp(np.int64(q[j]) - top, p)
+        total += term(np.int64(q[j]), top, p)
     for j in range(stop):
-        exp = integer_exp(np.int64(q[j]) - top, p)  # < 2**40, so exp << 16 and a sum of 2**16 fit 62 bits
-        out[j] = min(divide(exp << p.out_bits, total, p.rounding), (1 << p.out_bits) - 1)
+        out[j] = share(term(np.int64(q[j]), top, p), (total, stop), p)
     for j in range(stop, q.shape[0]):
         out[j] = 0
 
@@ -100,23 +123,35 @@ def examples() -> dict[str, Any]:
 
 
 def _serves(p: Params, size: Mapping[str, int]) -> bool:
-    """8 bits rounded down, and constants with which every exponential stays below 2**23."""
+    """8 bits rounded down or to even, and constants with which every exponential stays below 2**23."""
     largest = max(p.b, p.ln2) ** 2 + p.c
     narrow = p.ln2 <= 2**11 and largest < 2**23 and p.b**2 + p.c >= 2**8
-    default = p.out_bits == 8 and p.rounding == Rounding.TOWARD_NEGATIVE
-    return default and narrow and size["m"] * size["n"] > WORTH_TUNING
+    to_even = p.rounding == Rounding.TIES_TO_EVEN and largest * size["n"] < 2**31
+    served = p.out_bits == 8 and (p.rounding == Rounding.TOWARD_NEGATIVE or to_even)
+    return served and narrow and size["m"] * size["n"] > WORTH_TUNING
+
+
+def _largest_term(p: Any) -> int:
+    return int(max(p.b, p.ln2 - 1 - p.b) ** 2 + p.c)
+
+
+def terms_fit_int32(p: Params) -> bool:
+    return _largest_term(p) < 2**31
+
+
+def in_int32(p: Any, n: int) -> bool:
+    """Whether every number of a row of n is an int32, shares and their sum included; p: Params or their record."""
+    largest = _largest_term(p)
+    return bool(p.rounding == Rounding.TOWARD_NEGATIVE and largest << p.out_bits < 2**31 and largest * n < 2**31)
 
 
 def _in_32_bits(p: Params, size: Mapping[str, int]) -> bool:
     """Whether every step fits 32 bits and a row fits a warp's registers: see ``_cuda_ibert``."""
-    largest = max(p.b, p.ln2 - 1 - p.b) ** 2 + p.c
     return (
-        p.rounding == Rounding.TOWARD_NEGATIVE
+        in_int32(p, size["n"])
         and p.out_bits <= 8
         and p.ln2 >= 2
         and 31 * p.ln2**2 < 2**32
-        and largest << p.out_bits < 2**31
-        and largest * size["n"] < 2**31
         and size["n"] % 4 == 0
         and size["n"] <= 1024
     )
@@ -136,7 +171,7 @@ OP = register(
         examples=examples,
         tuned=(
             Tuned("cpu", "intsim.ops.softmax._cpu_ibert:softmax", _serves),
-            Tuned("cuda", "intsim.ops.softmax._cuda_ibert:softmax", _in_32_bits),
+            Tuned("cuda", "intsim.ops.softmax._cuda_ibert:softmax", _in_32_bits, capability=(8, 0)),
         ),
         oracle=Oracle(
             params=lambda scale: Params.from_scale(scale, rounding=Rounding.TIES_TO_EVEN, out_bits=12),

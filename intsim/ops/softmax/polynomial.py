@@ -21,7 +21,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, int32
 from intsim.op import Op, Oracle, Port, Rowwise, Size
-from intsim.ops.softmax import LONGEST, UNSIGNED_ROUNDINGS
+from intsim.ops.softmax import LONGEST, UNSIGNED_ROUNDINGS, Steps
 from intsim.params import Params as Base, int_type, integer, real, rule
 from intsim.registry import register
 from intsim.scalar.rounding import divide
@@ -70,24 +70,44 @@ def _power(r: Int, degree: Int) -> Int:
 
 
 @portable
-def _weight(q: Int, top: Int, p: Any) -> Int:
-    r = divide(max(q + p.b, 0) * TOP, top, Rounding.TIES_TO_EVEN)
-    delta_root = divide(p.delta_root * TOP, top, Rounding.TIES_TO_EVEN)
+def term(q: Int, top: Int, p: Any) -> Int:
+    highest = max(np.int64(TOP), p.delta_root, top + p.b)
+    r = divide(max(q + p.b, 0) * TOP, highest, Rounding.TIES_TO_EVEN)
+    delta_root = divide(p.delta_root * TOP, highest, Rounding.TIES_TO_EVEN)
     return _power(r, p.degree) + _power(delta_root, p.degree)  # at most 2 * 127**4 < 2**29
+
+
+@portable
+def added(weight: Int, p: Any) -> Int:
+    return weight
+
+
+@portable
+def settled(total: Int, seen: Int, p: Any) -> tuple[Int, Int]:
+    return total, seen
+
+
+@portable
+def share(weight: Int, of: tuple[Int, Int], p: Any) -> Int:
+    if of[0] == 0:  # every weight is 0: uniform
+        return min(divide(np.int64(1) << p.out_bits, of[1], p.rounding), (1 << p.out_bits) - 1)
+    return min(divide(weight << p.out_bits, of[0], p.rounding), (1 << p.out_bits) - 1)
+
+
+STEPS = Steps(term, added, settled, share)
 
 
 @portable
 def row(i: Int, x: Any, out: Any, p: Any) -> None:
     q, stop, y = x.q[i], np.int64(x.stop[i]), out.probability[i]
-    top = max(np.int64(TOP), p.delta_root)
-    for j in range(stop):
-        top = max(top, np.int64(q[j]) + p.b)
+    top = np.int64(q[0])
+    for j in range(1, stop):
+        top = max(top, np.int64(q[j]))
     total = np.int64(0)
     for j in range(stop):
-        total += _weight(np.int64(q[j]), top, p)
+        total += term(np.int64(q[j]), top, p)
     for j in range(stop):
-        weight = _weight(np.int64(q[j]), top, p) if total > 0 else np.int64(1)
-        y[j] = min(divide(weight << p.out_bits, total if total > 0 else stop, p.rounding), (1 << p.out_bits) - 1)
+        y[j] = share(term(np.int64(q[j]), top, p), (total, stop), p)
     for j in range(stop, q.shape[0]):
         y[j] = 0
 
