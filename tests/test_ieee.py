@@ -334,8 +334,8 @@ def test_products_and_quotients_of_float64_at_the_ends() -> None:
             assert Fraction(int(m)) * Fraction(2) ** int(e) == Fraction(y / z)
 
 
-@pytest.mark.parametrize("x", [2**31 - 1, 2**31 - 3, 2**31 - 2**13 + 1, 2**31 - 2**20 - 5])
-@pytest.mark.parametrize("beside", [0, 1, -1, 2, 2**24, 2**25, -(2**24)])
+@pytest.mark.parametrize("x", [2**31 - 1, 2**31 - 3, 2**31 - 2**13 + 1, 2**31 - 2**20 - 5, 1637332249])
+@pytest.mark.parametrize("beside", [0, 1, -1, 2, 2**20, 2**24, 2**25, -(2**24)])
 def test_what_lies_beside_a_tie_of_a_product_of_84_bits(x: int, beside: int) -> None:
     m = 2**53 - 2**31 + (2**30 + beside) * pow(x, -1, 2**31) % 2**31
     for one in (m, m - 2**31):  # an odd and an even number of units below the tie
