@@ -46,8 +46,8 @@ SYSTEM = System(
         "QOrdered*": "CUDA kernels only",
         "QLinearConv": "no operation of the catalogue is a convolution",
         "QuantizeLinear of 2 and 4 bits and QLinearSoftmax from 1.32.0 on": "the first saturates a quotient beyond "
-        "int32 now, as documented; the second rounds one apart where the order of a float32 sum decides; the extra installs "
-        "what is restated, an earlier version",
+        "int32 now, as documented; the second rounds one apart where the order of a float32 sum decides; the extra "
+        "installs what is restated, an earlier version",
         "QLinearConcat, QLinearGlobalAveragePool": "not compared: no operation of the catalogue states them",
     },
     by_processor=("MatMulInteger u8s8",),
