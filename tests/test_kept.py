@@ -86,7 +86,7 @@ def test_a_constant_with_leading_dimensions_is_no_constant_of_a_slice(packings: 
 
 
 def test_stages_of_a_composition_keep_the_constants_too(packings: list[Any]) -> None:
-    p = LINEAR.params.from_scales(0.02, 0.01, 0.3)  # type: ignore[attr-defined]
+    p = LINEAR.params.from_scales(0.02, 0.01, 0.3)
     bias = np.arange(33, dtype=np.int32) * 1000
     layer = intsim.prepare("linear.single_rounding", p=p, constant={"b": B, "bias": bias}, tuned=True)
     wanted = intsim.run("linear.single_rounding", A, B, bias, p=p, backend="reference")

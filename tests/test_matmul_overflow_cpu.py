@@ -71,8 +71,8 @@ def test_a_tile_of_extremes(size: tuple[int, int, int]) -> None:
     out = type("Out", (), {"least": np.empty((m, n), np.int64), "most": np.empty((m, n), np.int64)})
     prefixes.matmul(x, out, p, NOTHING)
     least, most = intsim.run(EXTREMES, a, b, bias, p=p, backend="reference")
-    assert (out.least == least).all()  # type: ignore[attr-defined]
-    assert (out.most == most).all()  # type: ignore[attr-defined]
+    assert (out.least == least).all()
+    assert (out.most == most).all()
 
 
 def test_the_tile_takes_the_start_for_a_partial_sum() -> None:

@@ -68,11 +68,11 @@ def test_what_row_column_leaves_to_the_program() -> None:
 @pytest.mark.parametrize("scale", [2e-4, 2.0**-10, 2.0**-4])
 def test_gelu_of_every_input(scale: float) -> None:
     x = np.arange(-(2**15), 2**15).astype(np.int16).reshape(256, 256)
-    equal("activation.gelu_ibert", get("activation.gelu_ibert").params.from_scale(scale), x)  # type: ignore[attr-defined]
+    equal("activation.gelu_ibert", get("activation.gelu_ibert").params.from_scale(scale), x)
 
 
 def test_gelu_whose_steps_leave_32_bits_runs_on_the_program() -> None:
-    p = get("activation.gelu_ibert").params.from_scale(3e-5)  # type: ignore[attr-defined]
+    p = get("activation.gelu_ibert").params.from_scale(3e-5)
     assert prepare("activation.gelu_ibert", p=p)._fast({"m": 500, "n": 500}) is None
 
 
@@ -84,7 +84,7 @@ def test_softmax_to_even(t: IntType, scale: float) -> None:
     q[0], q[1], q[2] = 0, t.qmin, t.qmax
     q[3, 1:] = t.qmin  # one probability of 1
     q[4, 2:] = t.qmin
-    p = get("softmax.ibert").params.from_scale(scale, q=t, rounding=EVEN)  # type: ignore[attr-defined]
+    p = get("softmax.ibert").params.from_scale(scale, q=t, rounding=EVEN)
     equal("softmax.ibert", p, q, DRAW.integers(1, n + 1, m).astype(np.int32))
 
 

@@ -126,8 +126,9 @@ def _text(function: Any) -> ast.FunctionDef:
 def _carried(loop: ast.For, behind: Sequence[ast.stmt]) -> dict[str, str] | None:
     """What the loop carries from turn to turn, and how it is joined; None where its turns are not independent."""
     over = loop.iter
-    plain = isinstance(over, ast.Call) and isinstance(over.func, ast.Name) and over.func.id == "range"
-    if not plain or not 1 <= len(over.args) <= 2 or not isinstance(loop.target, ast.Name) or loop.orelse:  # type: ignore[attr-defined]
+    if not (isinstance(over, ast.Call) and isinstance(over.func, ast.Name) and over.func.id == "range"):
+        return None
+    if not 1 <= len(over.args) <= 2 or not isinstance(loop.target, ast.Name) or loop.orelse:
         return None
     turn, nodes = loop.target.id, [n for s in loop.body for n in ast.walk(s)]
     if any(isinstance(n, (ast.Break, ast.Return, ast.While)) for n in nodes):

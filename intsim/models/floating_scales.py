@@ -28,9 +28,7 @@ class Reading(Enum):
 
     OURS = "floating"  #: as the integer model; only the scales are floats
     LITERAL = "literal"  #: every operation gives int8: bias, residual and gain too; the mean lies on the grid
-    TENSOR = (
-        "tensor"  #: one scale for all rows that are computed together, attention weights aside: a batch changes results
-    )
+    TENSOR = "tensor"  #: one scale for all rows of a call, attention weights aside: batch mates change results
 
 
 class Scaled(NamedTuple):

@@ -127,4 +127,4 @@ def _session(file: Path, ids: Array, threads: int) -> Callable[[], Array]:
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     feed = {"ids": ids.astype(np.int64)}
-    return lambda: session.run(None, feed)[0]  # type: ignore[no-any-return]  # an array
+    return lambda: session.run(None, feed)[0]  # an array

@@ -9,8 +9,10 @@ events; every result is compared with that of the stages before it is timed.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from kernels import STREAM, drawn, exact, milliseconds, same, show
@@ -29,16 +31,16 @@ def attention() -> None:
     for batch, tokens in ((1, 128), (8, 128), (32, 128), (1, 512), (8, 512), (32, 512)):
         q, k, v = (drawn((batch, heads, tokens, width)) for _ in range(3))
         half = [a.half() / 64 for a in (q, k, v)]
-        sdpa = milliseconds(lambda: torch.nn.functional.scaled_dot_product_attention(*half))  # noqa: B023
+        sdpa = milliseconds(partial(torch.nn.functional.scaled_dot_product_attention, *half))
         for variant in ("ibert", "gemmlowp", "polynomial"):
             op = get(f"attention.{variant}")
-            p = op.params.from_scales(0.02, 0.02, 0.03, 0.02, width)  # type: ignore[attr-defined]
+            p = op.params.from_scales(0.02, 0.02, 0.03, 0.02, width)
             fused, apart = (intsim.prepare(op, p=p, backend="cuda", tuned=how) for how in (True, STAGES))
             same(fused(q, k, v), apart(q, k, v))
-            ms = milliseconds(lambda: fused(q, k, v))  # noqa: B023
+            ms = milliseconds(partial(fused, q, k, v))
             others = {"fp16 sdpa": sdpa}
             if batch * tokens <= 1024:  # the stages take a launch a head
-                others["stages"] = milliseconds(lambda: apart(q, k, v), 2)  # noqa: B023
+                others["stages"] = milliseconds(partial(apart, q, k, v), 2)
             rate = f"{4 * batch * heads * tokens * tokens * width / ms / 1e9:.0f} TOPS"
             show(f"attention.{variant} {batch}x{heads}x{tokens}x{width}", ms, others, rate)
 
@@ -46,12 +48,12 @@ def attention() -> None:
 def linear() -> None:
     for m, k, n in ((128, 768, 3072), (4096, 768, 768), (4096, 768, 3072), (4096, 3072, 768)):
         a, b, bias = drawn((m, k)), drawn((n, k)), drawn((n,), -100000, 100000, torch.int32)
-        int_mm = milliseconds(lambda: torch._int_mm(a, b.t()))  # noqa: B023
+        int_mm = milliseconds(partial(torch._int_mm, a, b.t()))
         scale = np.random.default_rng(0).uniform(0.5, 1.0, n) * 80 / (5500 * k**0.5)
         for variant in ("single_rounding", "double_rounding", "float32_ties_even", "tabulated"):
             op: Any = get(f"linear.{variant}")
             inner = get(f"linear.{'single_rounding' if variant == 'tabulated' else variant}").params
-            p = inner.from_scales(1.0, scale, 1.0, matmul.Params(), zero_point=-3)  # type: ignore[attr-defined]
+            p = inner.from_scales(1.0, scale, 1.0, matmul.Params(), zero_point=-3)
             given: tuple[torch.Tensor, ...] = ()
             if variant == "tabulated":
                 p, given = op.params(p.matmul, p.requantize, table.Params()), (drawn((256,)),)
@@ -60,10 +62,15 @@ def linear() -> None:
                 intsim.prepare(op, p=p, backend="cuda", tuned=how, constant=constant) for how in (True, STAGES)
             )
             same(fused(a, *given), apart(a, *given))
-            ms = milliseconds(lambda: fused(a, *given))  # noqa: B023
-            others = {"stages": milliseconds(lambda: apart(a, *given)), "_int_mm alone": int_mm}  # noqa: B023
+            ms = milliseconds(partial(fused, a, *given))
+            others = {"stages": milliseconds(partial(apart, a, *given)), "_int_mm alone": int_mm}
             show(f"linear.{variant} {m}x{k}x{n}", ms, others, f"{2 * m * n * k / ms / 1e9:.0f} TOPS")
     same(torch._int_mm(a, b.t()) + bias, exact(a, b, bias))
+
+
+def normed(x: torch.Tensor) -> torch.Tensor:
+    """What PyTorch has of it: the sum of two tensors, and its layer normalization."""
+    return torch.nn.functional.layer_norm(x + x, x.shape[-1:])
 
 
 def residual() -> None:
@@ -74,15 +81,15 @@ def residual() -> None:
         fused, apart = (intsim.prepare(op, p=p, backend="cuda", tuned=how) for how in (True, STAGES))
         for got, wanted in zip(fused(a, b), apart(a, b), strict=True):
             same(got, wanted)
-        ms = milliseconds(lambda: fused(a, b), 5)  # noqa: B023
+        ms = milliseconds(partial(fused, a, b), 5)
         half = a.half()
-        norm = milliseconds(lambda: torch.nn.functional.layer_norm(half + half, (n,)), 5)  # noqa: B023
-        others = {"stages": milliseconds(lambda: apart(a, b), 2), "fp16 add, layer_norm": norm}  # noqa: B023
+        norm = milliseconds(partial(normed, half), 5)
+        others = {"stages": milliseconds(partial(apart, a, b), 2), "fp16 add, layer_norm": norm}
         show(f"residual.ibert {m}x{n}", ms, others, f"{m * n * 7 / ms / 1e6:.0f} GB/s")
 
 
 def main() -> None:
-    print(f"{driver().current().name}; ratios: time of the other over that of one kernel", flush=True)  # noqa: T201
+    click.echo(f"{driver().current().name}; ratios: time of the other over that of one kernel")
     parts = {part.__name__: part for part in (attention, linear, residual)}
     with torch.cuda.stream(STREAM):
         for name in sys.argv[1:] or parts:

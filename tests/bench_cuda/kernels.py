@@ -8,14 +8,15 @@ compared before it is timed: with an exact product in float64, or with the gener
 
 from __future__ import annotations
 
-import functools
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import click
 import numpy as np
 import torch
 
@@ -76,26 +77,30 @@ def exact(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return torch.cat([(r + 2**31) % 2**32 - 2**31 for r in rows]).int()
 
 
+def tops(m: int, n: int, k: int, ms: float) -> str:
+    return f"{2 * m * n * k / ms / 1e9:.0f} TOPS"
+
+
 def show(name: str, ms: float, others: dict[str, float], rate: str = "") -> None:
     ratios = "  ".join(f"{ms_other / ms:.2f}x {other}" for other, ms_other in others.items())
-    print(f"{name:44} {ms * 1e3:9.2f} us  {rate:14} {ratios}", flush=True)  # noqa: T201
+    click.echo(f"{name:44} {ms * 1e3:9.2f} us  {rate:14} {ratios}")
 
 
 def peers(a: torch.Tensor, b: torch.Tensor, launches: int) -> dict[str, float]:
     x, w = (torch.randn(t.shape, device="cuda", dtype=torch.float16) for t in (a, b))
-    half = milliseconds(lambda: torch.mm(x, w.t()), launches)
-    return {"_int_mm": milliseconds(lambda: torch._int_mm(a, b.t()), launches), "fp16": half}
+    half = milliseconds(partial(torch.mm, x, w.t()), launches)
+    return {"_int_mm": milliseconds(partial(torch._int_mm, a, b.t()), launches), "fp16": half}
 
 
 def products() -> None:
     for m, k, n in dict.fromkeys((*PRODUCTS, *FUSED)):
         a, b, bias = drawn((m, k)), drawn((n, k)), drawn((n,), -100000, 100000, torch.int32)
         launches = 3 if m * n * k > 10**11 else 20
-        others, rate = peers(a, b, launches), lambda ms: f"{2 * m * n * k / ms / 1e9:.0f} TOPS"  # noqa: B023
+        others, rate = peers(a, b, launches), partial(tops, m, n, k)
         wanted = exact(a, b, bias)
         run = intsim.prepare("matmul.integer", p=matmul.Params(), backend="cuda", constant={"b": b, "bias": bias})
         same(run(a), wanted)
-        ms = milliseconds(lambda: run(a), launches)  # noqa: B023
+        ms = milliseconds(partial(run, a), launches)
         show(f"int8 product {m}x{k}x{n} to int32", ms, others, rate(ms))
         if (m, k, n) in FUSED or m > 2048:
             scale = np.random.default_rng(0).uniform(0.5, 1.0, n) * 80 / (5500 * k**0.5)
@@ -106,7 +111,7 @@ def products() -> None:
             fused = intsim.prepare("linear.single_rounding", p=p, backend="cuda", constant={"b": b, "bias": bias})
             apart = intsim.prepare("requantize.single_rounding", p=p.requantize, backend="cuda", tuned=False)
             same(fused(a), apart(wanted))
-            ms = milliseconds(lambda: fused(a), launches)  # noqa: B023
+            ms = milliseconds(partial(fused, a), launches)
             show(f"  with bias, requantized to int8 {m}x{k}x{n}", ms, others, rate(ms))
 
 
@@ -139,7 +144,10 @@ def four_bits() -> None:
     anew = intsim.prepare("matmul.integer", p=p, backend="cuda")
     same(kept(a), wanted)
     same(anew(a, packed), wanted)
-    for name, work in (("weights constant", lambda: kept(a)), ("weights unpacked each call", lambda: anew(a, packed))):
+    for name, work in (
+        ("weights constant", partial(kept, a)),
+        ("weights unpacked each call", partial(anew, a, packed)),
+    ):
         ms = milliseconds(work)
         show(f"int8 x int4 product {m}x{k}x{n}, {name}", ms, others, f"{2 * m * n * k / ms / 1e9:.0f} TOPS")
 
@@ -153,8 +161,8 @@ def saturating() -> None:
             for where in (True, "intsim.ops.matmul._cuda_tile:matmul")
         )
         same(tile(a), plain(a))
-        ms = milliseconds(lambda: tile(a), 4)  # noqa: B023
-        others = {"plain tile": milliseconds(lambda: plain(a), 1)}  # noqa: B023
+        ms = milliseconds(partial(tile, a), 4)
+        others = {"plain tile": milliseconds(partial(plain, a), 1)}
         show(f"saturating after every term {m}x{k}x{n}", ms, others, f"{2 * m * n * k / ms / 1e9:.1f} TOPS")
 
 
@@ -170,10 +178,10 @@ def copy_rate() -> float:
     x = drawn((2**30,))
     y, kernel = torch.empty_like(x), Kernel(_copy_16)
     queue = Queue(driver().current(), STREAM.cuda_stream, None, None, {}, "")
-    ms = milliseconds(lambda: queue.launch(kernel, 2**30 // 4096, 256, x.data_ptr(), y.data_ptr(), 2**30), 4)
+    ms = milliseconds(partial(queue.launch, kernel, 2**30 // 4096, 256, x.data_ptr(), y.data_ptr(), 2**30), 4)
     same(y, x)
     rate = 2 * 2**30 / ms
-    print(f"copy of 1 GiB, 16 bytes a thread: {rate / 1e6:.0f} GB/s", flush=True)  # noqa: T201
+    click.echo(f"copy of 1 GiB, 16 bytes a thread: {rate / 1e6:.0f} GB/s")
     return rate
 
 
@@ -199,9 +207,9 @@ def rows() -> None:
         plain = intsim.prepare(op, p=params, backend="cuda", tuned=False)
         some = tuple(g[:2048] if len(g) == len(given[0]) else g for g in given)
         same(run(*given)[:2048], plain(*some))
-        ms = milliseconds(lambda: run(*given), 2)  # noqa: B023
+        ms = milliseconds(partial(run, *given), 2)
         speed = given[0].numel() * width / ms
-        print(f"{name:44} {ms * 1e3:9.2f} us  {speed / 1e6:.0f} GB/s  {speed / rate:.3f} of the copy", flush=True)  # noqa: T201
+        click.echo(f"{name:44} {ms * 1e3:9.2f} us  {speed / 1e6:.0f} GB/s  {speed / rate:.3f} of the copy")
 
 
 def every_accumulator() -> None:
@@ -213,13 +221,13 @@ def every_accumulator() -> None:
         "itself": one,
     }
     works = {
-        f"against {name}{', by program' * by_program}": functools.partial(
+        f"against {name}{', by program' * by_program}": partial(
             exhaustive.differences, one, other, by_program=by_program
         )
         for name, other in others.items()
         for by_program in (False, True)
     }
-    works["the 32-bit form against its program"] = lambda: exhaustive.narrow_differs(*others["ties away"])
+    works["the 32-bit form against its program"] = partial(exhaustive.narrow_differs, *others["ties away"])
     for name, work in works.items():
         found = work()
         times = []
@@ -228,7 +236,7 @@ def every_accumulator() -> None:
             work()  # waits for the result
             times.append((time.perf_counter() - start) * 1e3)
         ms = statistics.median(times)
-        print(f"2**32 accumulators {name:36} {ms:9.2f} ms, differ on {found}", flush=True)  # noqa: T201
+        click.echo(f"2**32 accumulators {name:36} {ms:9.2f} ms, differ on {found}")
 
 
 PARTS = {part.__name__: part for part in (products, vector, four_bits, saturating, rows, every_accumulator)}
@@ -237,7 +245,7 @@ PARTS = {part.__name__: part for part in (products, vector, four_bits, saturatin
 def main(names: list[str]) -> None:
     gpu = driver().current()
     versions = f"driver {driver().version()}, torch {torch.__version__}, Python {platform.python_version()}"
-    print(f"{gpu.name}, {versions}; ratios: time of the other over that of intsim", flush=True)  # noqa: T201
+    click.echo(f"{gpu.name}, {versions}; ratios: time of the other over that of intsim")
     with torch.cuda.stream(STREAM):
         for name in names or PARTS:
             PARTS[name]()

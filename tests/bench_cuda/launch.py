@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import click
 import numpy as np
 import torch
 
@@ -38,13 +39,13 @@ def host_us(function: Callable[[], Any], count: int) -> tuple[float, float]:
 
 def show(name: str, figures: tuple[float, float], kernels: int = 1) -> None:
     host, whole = figures
-    print(f"{name:58} {host:9.2f} us host {whole:9.2f} us whole {whole / kernels:8.2f} us a kernel")  # noqa: T201
+    click.echo(f"{name:58} {host:9.2f} us host {whole:9.2f} us whole {whole / kernels:8.2f} us a kernel")
 
 
 def main() -> None:
     gpu = driver().current()
     versions = f"{driver().version()}, torch {torch.__version__}, python {platform.python_version()}"
-    print(f"{gpu.name}, driver {versions}")  # noqa: T201
+    click.echo(f"{gpu.name}, driver {versions}")
     op = get("requantize.single_rounding")
     p = op.params.from_scale(0.01)
     x = torch.randint(-1000, 1000, (64, 64), dtype=torch.int32, device="cuda")
@@ -92,14 +93,15 @@ def main() -> None:
     x.add_(1)
     captured.replay()
     again = intsim.run(op, x.cpu().numpy(), p=p, backend="reference")
-    print("inside torch.cuda.graph:", np.array_equal(inside.cpu().numpy(), again))  # noqa: T201
+    click.echo(f"inside torch.cuda.graph: {np.array_equal(inside.cpu().numpy(), again)}")
 
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         y = x + 1
         out = prepared(y)
     side.synchronize()
-    print("on a side stream:", np.array_equal(out.cpu().numpy(), intsim.run(op, y.cpu().numpy(), p=p)))  # noqa: T201
+    same = np.array_equal(out.cpu().numpy(), intsim.run(op, y.cpu().numpy(), p=p))
+    click.echo(f"on a side stream: {same}")
 
     rows()
 
@@ -120,7 +122,7 @@ def rows() -> None:
             wanted = graph().clone() if wanted is None else wanted
             assert torch.equal(graph(), wanted)
             rate, by = q.numel() * 3 / whole / 1e3, f"{lanes} threads a row" if lanes else "as chosen"
-            print(f"softmax.ibert {count} x {length}, {by}: {whole:.1f} us, {rate:.1f} GB/s")  # noqa: T201
+            click.echo(f"softmax.ibert {count} x {length}, {by}: {whole:.1f} us, {rate:.1f} GB/s")
 
 
 if __name__ == "__main__":

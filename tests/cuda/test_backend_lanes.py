@@ -27,7 +27,7 @@ BY_A_THREAD = {"columns.back", "columns.to_front"}
 
 @pytest.mark.parametrize("op", ROWWISE, ids=lambda op: op.name)
 def test_which_programs_are_shared_out(op: Op) -> None:
-    assert (shared_out(op.program.row, cuda_joins.of_warp()) is None) == (op.name in BY_A_THREAD)  # type: ignore[union-attr]
+    assert (shared_out(op.program.row, cuda_joins.of_warp()) is None) == (op.name in BY_A_THREAD)
 
 
 def long_rows(op: Op) -> Any:
@@ -83,12 +83,12 @@ def test_how_many_lanes_a_row_has() -> None:
     op = get("softmax.ibert")
     for rows, length, lanes in [(4096, 31, 1), (4096, 128, 32), (100, 4096, 256), (70_000, 4096, 32), (100, 2047, 32)]:
         x = Array(rows, length), Array(rows)
-        assert cuda.lanes_a_row(op.program, x, (Array(rows, length),), Gpu()) == lanes  # type: ignore[arg-type]
+        assert cuda.lanes_a_row(op.program, x, (Array(rows, length),), Gpu()) == lanes
     x = (Array(100, 4096),)
     for program in (Rowwise(product), get("requantize.power_of_two").program):
-        assert cuda.lanes_a_row(program, x, (Array(100, 4096),), Gpu()) == 1  # type: ignore[arg-type]
-    assert cuda.by_lanes(Array(9, 1), 32) == ((3,), (128,))  # type: ignore[arg-type]
-    assert cuda.by_lanes(Array(9, 1), 256) == ((9,), (256,))  # type: ignore[arg-type]
+        assert cuda.lanes_a_row(program, x, (Array(100, 4096),), Gpu()) == 1
+    assert cuda.by_lanes(Array(9, 1), 32) == ((3,), (128,))
+    assert cuda.by_lanes(Array(9, 1), 256) == ((9,), (256,))
 
 
 # -- what is not shared out ------------------------------------------------------------------------

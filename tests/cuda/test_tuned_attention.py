@@ -31,7 +31,7 @@ def drawn(*shape: int, seed: int = 0) -> Any:
 
 def params(variant: str, t: int, d: int, zero_points: bool) -> Any:
     """Scales a key and a channel; results that reach all over int8."""
-    p = get(f"attention.{variant}").params.from_scales(0.03, 0.03, 0.05, 0.02, 16)  # type: ignore[attr-defined]
+    p = get(f"attention.{variant}").params.from_scales(0.03, 0.03, 0.05, 0.02, 16)
     if not zero_points:
         return p
     rng, parts = np.random.default_rng(9), type(p)

@@ -153,7 +153,7 @@ def test_only_elementwise_ops_of_int32_are_compared() -> None:
 def test_residual(n: int) -> None:
     """More rows than a block has; a constant row; a bias that saturates; a scale a column."""
     rng, op = np.random.default_rng(8), get("residual.ibert")
-    p = op.params.from_scale(rng.uniform(0.1, 1, n) * 2.0**-17, 1)  # type: ignore[attr-defined]
+    p = op.params.from_scale(rng.uniform(0.1, 1, n) * 2.0**-17, 1)
     a, b = drawn(int16, (6, n)), np.roll(drawn(int16, (6, n)), 5)
     a[2], b[2] = 9, -9
     given = a, b, drawn(int32, (n,))

@@ -36,7 +36,7 @@ FAULTS = [
     ("cpu", "layernorm", "scalar/functions.py", "if x >= root + bit:", "if x > root + bit:"),
     ("cpu", "quantize", "scalar/ieee.py", "bit_length(abs(m)) - 24, -149 - e, 0)", "bit_length(abs(m)) - 24, 0)"),
     ("cpu", "requantize", "scalar/ieee.py", "max(bit_length(abs(m)) - 53, 0)", "max(bit_length(abs(m)) - 54, 0)"),
-    ("cpu", "matmul", "ops/matmul/integer.py", "- p.b_zero_point[j]\n", "- p.b_zero_point[0]\n"),
+    ("cpu", "matmul", "ops/matmul/__init__.py", "- p.b_zero_point[j])\n", "- p.b_zero_point[0])\n"),
     ("cpu", "softmax", "ops/softmax/ibert.py", "for j in range(stop, q.shape[0]):\n        out[j] = 0", "pass"),
     ("cpu", "layernorm", "ops/layernorm/ibert.py", "max(isqrt(squares) << p.k, 1)", "max(isqrt(squares) << p.k, 2)"),
     ("cpu", "reduce", "ops/reduce/argmax.py", "(np.int64(x.x[i, j]) << 31) - j)", "(np.int64(x.x[i, j]) << 31) + j)"),

@@ -18,7 +18,7 @@ from typing import Any
 from intsim.composites.attention import INPUTS, OUTPUTS, attention, examples_of, in_one_kernel
 from intsim.numerics import Rounding, int8, int32
 from intsim.op import Composition, Op, Size
-from intsim.ops.matmul import integer as matmul
+from intsim.ops.matmul import MOST_TERMS, integer as matmul
 from intsim.ops.requantize import single_rounding as requantize
 from intsim.ops.softmax import gemmlowp as softmax
 from intsim.params import Params as Base, stage
@@ -77,7 +77,7 @@ OP = register(
         params=Params,
         spec=wire,
         program=Composition(wire),
-        sizes={"c": Size(1, matmul.LONGEST), "t": Size(1, softmax.MOST)},
+        sizes={"c": Size(1, MOST_TERMS), "t": Size(1, softmax.MOST)},
         examples=examples,
         tuned=in_one_kernel("with_gemmlowp"),
     )

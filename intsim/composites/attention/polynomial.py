@@ -17,7 +17,7 @@ from typing import Any
 from intsim.composites.attention import INPUTS, OUTPUTS, attention, examples_of, in_one_kernel
 from intsim.numerics import Rounding, int8, int16, int32, uint8
 from intsim.op import Composition, Op, Size
-from intsim.ops.matmul import integer as matmul
+from intsim.ops.matmul import MOST_TERMS, integer as matmul
 from intsim.ops.requantize import single_rounding as requantize
 from intsim.ops.softmax import LONGEST, polynomial as softmax
 from intsim.params import Params as Base, stage
@@ -75,7 +75,7 @@ OP = register(
         params=Params,
         spec=wire,
         program=Composition(wire),
-        sizes={"c": Size(1, matmul.LONGEST), "t": Size(1, LONGEST)},
+        sizes={"c": Size(1, MOST_TERMS), "t": Size(1, LONGEST)},
         examples=examples,
         tuned=in_one_kernel("with_polynomial"),
     )

@@ -16,7 +16,7 @@ import numpy as np
 
 from intsim.numerics import IntType, int8, int16, int32
 from intsim.op import Composition, Op, Port, Size, Tuned
-from intsim.ops.matmul import integer as product
+from intsim.ops.matmul import MOST_TERMS, integer as product
 from intsim.params import Params, kinds
 from intsim.spec.tflite import product_scale
 
@@ -89,7 +89,7 @@ def linear(
         params=params,
         spec=wire,
         program=Composition(wire),
-        sizes={"k": Size(1, product.LONGEST)},
+        sizes={"k": Size(1, MOST_TERMS)},
         examples=lambda: examples_of(params, int16 if wide else int8),
         tuned=tuned,
     )

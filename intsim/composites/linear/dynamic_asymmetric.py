@@ -16,7 +16,7 @@ import numpy as np
 from intsim.numerics import float32, uint8
 from intsim.op import Composition, Op, Port, Size
 from intsim.ops.dequantize import product as dequantize
-from intsim.ops.matmul import row_zero_points as matmul
+from intsim.ops.matmul import MOST_TERMS, row_zero_points as matmul
 from intsim.ops.quantize import dynamic_asymmetric_unguarded as quantize
 from intsim.params import Params as Base, stage
 from intsim.registry import register
@@ -68,7 +68,7 @@ OP = register(
         params=Params,
         spec=wire,
         program=Composition(wire),
-        sizes={"k": Size(1, matmul.LONGEST)},
+        sizes={"k": Size(1, MOST_TERMS)},
         examples=examples,
     )
 )

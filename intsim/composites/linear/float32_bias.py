@@ -16,7 +16,7 @@ import numpy as np
 from intsim.composites.linear import LinearParams, in_one_kernel
 from intsim.numerics import Overflow, float32, int8, int32, uint8
 from intsim.op import Composition, Op, Port, Size
-from intsim.ops.matmul import integer as matmul
+from intsim.ops.matmul import MOST_TERMS, integer as matmul
 from intsim.ops.requantize import float32_bias as requantize
 from intsim.params import stage
 from intsim.registry import register
@@ -60,7 +60,7 @@ OP = register(
         params=Params,
         spec=wire,
         program=Composition(wire),
-        sizes={"k": Size(1, matmul.LONGEST)},
+        sizes={"k": Size(1, MOST_TERMS)},
         examples=examples,
         tuned=(in_one_kernel("float32_bias"),),
     )

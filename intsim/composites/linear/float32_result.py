@@ -17,7 +17,7 @@ from intsim.composites.linear import in_one_kernel
 from intsim.numerics import Overflow, float32, int8, int32, uint8
 from intsim.op import Composition, Op, Port, Size
 from intsim.ops.dequantize import product as dequantize
-from intsim.ops.matmul import integer as matmul
+from intsim.ops.matmul import MOST_TERMS, integer as matmul
 from intsim.params import Params as Base, stage
 from intsim.registry import register
 
@@ -62,7 +62,7 @@ OP = register(
         params=Params,
         spec=wire,
         program=Composition(wire),
-        sizes={"k": Size(1, matmul.LONGEST)},
+        sizes={"k": Size(1, MOST_TERMS)},
         examples=examples,
         tuned=(in_one_kernel("float32_result", lambda p: 32),),
     )

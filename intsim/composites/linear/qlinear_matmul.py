@@ -16,7 +16,7 @@ import numpy as np
 from intsim.composites.linear import in_one_kernel
 from intsim.numerics import Overflow, int8, int32, uint8
 from intsim.op import Composition, Op, Port, Size
-from intsim.ops.matmul import integer as matmul
+from intsim.ops.matmul import MOST_TERMS, integer as matmul
 from intsim.ops.requantize import float32_ties_even as requantize
 from intsim.params import Params as Base, stage
 from intsim.registry import register
@@ -59,7 +59,7 @@ OP = register(
         params=Params,
         spec=wire,
         program=Composition(wire),
-        sizes={"k": Size(1, matmul.LONGEST)},
+        sizes={"k": Size(1, MOST_TERMS)},
         examples=examples,
         tuned=(in_one_kernel("qlinear_matmul"),),
     )

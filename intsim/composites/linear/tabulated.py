@@ -19,7 +19,7 @@ from intsim.composites.linear import in_one_kernel
 from intsim.numerics import Overflow, Rounding, int32, uint8
 from intsim.op import Composition, Op, Port, Size
 from intsim.ops.activation import table as lookup
-from intsim.ops.matmul import integer as matmul
+from intsim.ops.matmul import MOST_TERMS, integer as matmul
 from intsim.ops.requantize import single_rounding as requantize
 from intsim.params import Limit, Params as Base, stage
 from intsim.registry import register
@@ -71,7 +71,7 @@ OP = register(
         params=Params,
         spec=wire,
         program=Composition(wire),
-        sizes={"k": Size(1, matmul.LONGEST)},
+        sizes={"k": Size(1, MOST_TERMS)},
         examples=examples,
         tuned=(in_one_kernel("tabulated", lambda p: p.table.dtype.bits),),
     )

@@ -15,6 +15,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8
 from intsim.op import Op, Port, Rowwise, Size
+from intsim.ops.columns import seen_first
 from intsim.params import Params as Base, int_type, integer
 from intsim.registry import register
 
@@ -26,8 +27,7 @@ class Params(Base):
 
 
 def spec(front: Any, stop: Any, mask: Any, p: Params) -> Any:
-    visible = (mask != 0) & (np.arange(front.shape[-1]) < stop.reshape(-1, 1))
-    order = np.argsort(~visible, axis=-1, kind="stable")
+    visible, order = seen_first(stop, mask)
     q = np.empty_like(front)
     np.put_along_axis(q, order, front, -1)
     return np.where(visible, q, p.hidden)

@@ -18,6 +18,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8
 from intsim.op import Op, Port, Rowwise, Size
+from intsim.ops.columns import seen_first
 from intsim.params import Params as Base, int_type
 from intsim.registry import register
 
@@ -28,8 +29,7 @@ class Params(Base):
 
 
 def spec(q: Any, stop: Any, mask: Any, p: Params) -> Any:
-    visible = (mask != 0) & (np.arange(q.shape[-1]) < stop.reshape(-1, 1))
-    order = np.argsort(~visible, axis=-1, kind="stable")
+    visible, order = seen_first(stop, mask)
     return np.take_along_axis(q, order, -1), np.maximum(visible.sum(axis=-1), 1)
 
 

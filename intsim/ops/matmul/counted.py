@@ -19,13 +19,11 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8
 from intsim.op import Op, Port, Rowwise, Size, Tuned
-from intsim.ops.matmul import ACCUMULATORS
+from intsim.ops.matmul import ACCUMULATORS, MOST_TERMS, centred, term
 from intsim.params import Params as Base, int_type, integer
 from intsim.registry import register
 from intsim.scalar.rounding import wrap
 from intsim.spec import rounding
-
-LONGEST = 2**20  # |a - za| < 2**17, |b - zb| < 2**17: a sum of 2**20 products stays below 2**54
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +36,8 @@ class Params(Base):
 
 
 def spec(a: Any, b: Any, bias: Any, p: Params) -> Any:
-    exact = (a - p.a_zero_point) @ (b - p.b_zero_point.reshape(-1, 1)).T + bias
+    a, b = centred(a, b, p)
+    exact = a @ b.T + bias
     acc = rounding.wrap(exact, p.acc)
     return acc, (acc != exact).sum(axis=-1)
 
@@ -49,7 +48,7 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
     for j in range(x.b.shape[0]):
         exact = np.int64(x.bias[j])
         for k in range(x.b.shape[1]):
-            exact += (np.int64(x.a[i, k]) - p.a_zero_point) * (np.int64(x.b[j, k]) - p.b_zero_point[j])
+            exact += term(np.int64(x.a[i, k]), np.int64(x.b[j, k]), j, p)
         acc = wrap(exact, p.acc)
         wrapped += 1 if acc != exact else 0
         out.acc[i, j] = acc
@@ -92,7 +91,7 @@ OP = register(
         params=Params,
         spec=spec,
         program=Rowwise(row),
-        sizes={"k": Size(1, LONGEST)},
+        sizes={"k": Size(1, MOST_TERMS)},
         examples=examples,
         tuned=(Tuned("cpu", "intsim.ops.matmul._cpu_counted:matmul", _serves, keeps=True),),
     )

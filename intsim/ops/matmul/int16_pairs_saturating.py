@@ -20,12 +20,11 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import int8, int16, int32, uint8
 from intsim.op import Contraction, Op, Port, Size
+from intsim.ops.matmul import MOST_TERMS
 from intsim.params import Params as Base, integer
 from intsim.registry import register
 from intsim.scalar.fixed_point import wrap32
 from intsim.spec import rounding
-
-LONGEST = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +90,7 @@ OP = register(
         params=Params,
         spec=spec,
         program=Contraction("k", start, step, finish),
-        sizes={"k": Size(1, LONGEST)},
+        sizes={"k": Size(1, MOST_TERMS)},
         examples=examples,
     )
 )

@@ -20,14 +20,12 @@ import numpy as np
 from intsim.compiling import Int, compiles, portable
 from intsim.numerics import IntType, Nibbles, Order, Overflow, int4, int8, int16, int32, uint4, uint8
 from intsim.op import Contraction, Op, Port, Size, Tuned
-from intsim.ops.matmul import ACCUMULATORS
+from intsim.ops.matmul import ACCUMULATORS, MOST_TERMS, centred, term
 from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register
 from intsim.scalar.packing import load
 from intsim.scalar.rounding import fit
 from intsim.spec import packing, rounding
-
-LONGEST = 2**20  # |a - za| < 2**17, |b - zb| < 2**17: a sum of 2**20 products stays below 2**54
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +46,7 @@ def spec(a: Any, b: Any, bias: Any, p: Params) -> Any:
     if p.b.bits == 4:
         b = packing.unpack(b, p.b, p.nibbles)
     terms = min(a.shape[-1], b.shape[-1])  # a packed operand may hold one element more
-    a, b = a[:, :terms] - p.a_zero_point, b[:, :terms] - p.b_zero_point.reshape(-1, 1)
+    a, b = centred(a[:, :terms], b[:, :terms], p)
     if p.overflow == Overflow.WRAP:
         return rounding.wrap(a @ b.T + bias, p.acc)
     first, last = (bias, 0) if p.bias_added == Order.FIRST else (0, bias)
@@ -65,9 +63,8 @@ def start(i: Int, j: Int, x: Any, p: Any) -> Int:
 
 @portable
 def step(acc: Int, i: Int, j: Int, k: Int, x: Any, p: Any) -> Int:
-    a = load(x.a, i, k, p.a, p.nibbles) - p.a_zero_point
-    b = load(x.b, j, k, p.b, p.nibbles) - p.b_zero_point[j]
-    return fit(acc + a * b, p.acc, p.overflow)
+    a, b = load(x.a, i, k, p.a, p.nibbles), load(x.b, j, k, p.b, p.nibbles)
+    return fit(acc + term(a, b, j, p), p.acc, p.overflow)
 
 
 @portable
@@ -127,7 +124,7 @@ OP = register(
         params=Params,
         spec=spec,
         program=Contraction("k", start, step, finish),
-        sizes={"k": Size(1, LONGEST)},
+        sizes={"k": Size(1, MOST_TERMS)},
         examples=examples,
         tuned=(
             Tuned(

@@ -18,10 +18,9 @@ import numpy as np
 from intsim.compiling import Int, compiles, portable
 from intsim.numerics import IntType, int8, int16, int32, uint8, unlimited
 from intsim.op import Op, Port, Rowwise, Size, Tuned
+from intsim.ops.matmul import MOST_TERMS, centred, term
 from intsim.params import Params as Base, int_type, integer
 from intsim.registry import register
-
-LONGEST = 2**20  # |a - za| < 2**17, |b - zb| < 2**17: a sum of 2**20 products stays below 2**54
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +32,7 @@ class Params(Base):
 
 
 def spec(a: Any, b: Any, bias: Any, p: Params) -> Any:
-    a, b = a - p.a_zero_point, b - p.b_zero_point.reshape(-1, 1)
+    a, b = centred(a, b, p)
     acc = 0 * (a @ b.T) + bias
     least = most = acc
     for k in range(a.shape[-1]):
@@ -48,7 +47,7 @@ def row(i: Int, x: Any, out: Any, p: Any) -> None:
         acc = np.int64(x.bias[j])
         least, most = acc, acc
         for k in range(x.b.shape[1]):
-            acc += (np.int64(x.a[i, k]) - p.a_zero_point) * (np.int64(x.b[j, k]) - p.b_zero_point[j])
+            acc += term(np.int64(x.a[i, k]), np.int64(x.b[j, k]), j, p)
             least, most = min(least, acc), max(most, acc)
         out.least[i, j], out.most[i, j] = least, most
 
@@ -88,7 +87,7 @@ OP = register(
         params=Params,
         spec=spec,
         program=Rowwise(row),
-        sizes={"k": Size(1, LONGEST)},
+        sizes={"k": Size(1, MOST_TERMS)},
         examples=examples,
         tuned=(Tuned("cpu", "intsim.ops.matmul._cpu_prefixes:matmul", _serves, keeps=True),),
     )
