@@ -59,6 +59,14 @@ def rung(machine: Machine) -> Rung:
     return next(r for r in RUNGS if features.issuperset(r.needs))
 
 
+class _Again(ir.LoadInstr):  # type: ignore[misc]  # llvmlite has no types
+    """A load that stays where it is written: LLVM calls it volatile."""
+
+    def descr(self, buf: list[str]) -> None:
+        (address,) = self.operands
+        buf.append(f"load volatile {self.type}, {address.type} {address.get_reference()}, align 4\n")
+
+
 class Vectors:
     """Writes operations on vectors of one rung into a function under construction. Addresses are int64."""
 
@@ -81,6 +89,15 @@ class Vectors:
 
     def store(self, value: Any, address: Any) -> None:
         self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer())).align = 1
+
+    def again(self, slot: Any, of: Any = None) -> Any:
+        """What lies in memory at ``slot``, read where this is written and not before a loop.
+
+        Out of sight of a constant LLVM forgets that it has 32 bits, and would multiply by 64.
+        """
+        made = _Again(self.builder.block, slot, "", typ=of or self.type)
+        self.builder._insert(made)
+        return made
 
     def splat(self, scalar: Any, count: int = 0) -> Any:
         """``scalar`` in every one of ``count`` elements (a whole register where 0)."""
