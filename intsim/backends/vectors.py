@@ -109,6 +109,13 @@ class Vectors:
         of = self.of(element)
         return ir.Constant(of, [value] * of.count)
 
+    def within(self, x: Any, low: int, high: int) -> Any:
+        """Signed elements, saturated."""
+        for limit, test in (low, ">"), (high, "<"):
+            bound = ir.Constant(x.type, [limit] * x.type.count)
+            x = self.builder.select(self.builder.icmp_signed(test, x, bound), x, bound)
+        return x
+
     def shuffle(self, a: Any, b: Any, picks: Sequence[int]) -> Any:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(picks)), list(picks)))
 

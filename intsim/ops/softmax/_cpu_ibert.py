@@ -17,14 +17,27 @@ from typing import Any
 import numpy as np
 
 from intsim.backends.cpu import shared_out
-from intsim.compiling import Int, kernel
+from intsim.compiling import Int, kernel, portable
 from intsim.numerics import Rounding
 from intsim.ops.softmax import _cpu_vectors as vectors
 
-ROWS, TOGETHER = 8, 2048  # rows that go together, and exponentials: they stay in a first-level cache
+ROWS, TOGETHER = 16, 4096  # rows that go together, and exponentials: they stay in a first-level cache
 PIECE = 256  # exponentials, each below 2**23: their sum fits 32 bits
 
 i64, u64 = np.int64, np.uint64
+
+
+@portable
+def _exponential(d: Int, inverse: Int, ln2: Int, b: Int, c: Int) -> Int:
+    z = (d * inverse) >> 27
+    t = z * ln2 - d + b
+    return (t * t + c) >> z
+
+
+@portable
+def _to_even(exp: Int, k: Int, total: Int) -> Int:
+    twice = 2 * ((exp << 8) - k * total)
+    return k + 1 if twice > total or (twice == total and k & 1 == 1) else k
 
 
 @cache
@@ -38,8 +51,10 @@ def _kernel(nearest: bool, bits: int) -> Callable[..., None]:
         a_register = 4 * lanes // size
         # Rows go together through each step: what a row waits for, its largest, its sum, a division, others need not
         together = max(1, min(ROWS, TOGETHER // n))
-        exp = np.empty((together, n), np.uint32)
+        exp = np.empty((together + 1, n), np.uint32)  # one more: shares may read a little past a row
+        factor = np.empty(1, np.int64)
         of_q, of_exp, of_shares = q.ctypes.data, exp.ctypes.data, probability.ctypes.data
+        of_factor = factor.ctypes.data
         totals, tops = np.empty(together, np.int64), np.empty(together, np.int64)
         # z = d // ln2 for d < 32 ln2: s = 27, and d e < 32 ln2**2 <= 2**27. (From d = 31 ln2 on, exp is 0.)
         limit, inverse, at_top = 32 * ln2 - 1, (2**27 + ln2 - 1) // ln2, b * b + c
@@ -64,10 +79,7 @@ def _kernel(nearest: bool, bits: int) -> Callable[..., None]:
                     source, into = of_q + size * (n * i + start), of_exp + 4 * (n * r + start)
                     total += exponentials(source, into, turns, top, floor, inverse, ln2, b, c)
                 for j in range(whole, seen):
-                    d = top - max(i64(q[i, j]), floor)
-                    z = (d * inverse) >> 27
-                    t = z * ln2 - d + b
-                    exp[r, j] = (t * t + c) >> z
+                    exp[r, j] = _exponential(top - max(i64(q[i, j]), floor), inverse, ln2, b, c)
                     total += i64(exp[r, j])
                 totals[r] = total
             for r in range(count):
@@ -80,19 +92,16 @@ def _kernel(nearest: bool, bits: int) -> Callable[..., None]:
                     total += 1  # the quotient of the one visible exponential becomes 255, which 256 is clamped to
                 shift = vectors.length(total - 1) - 1
                 f = ((1 << (32 + shift)) + total - 1) // total if shift < 31 else 0
+                factor[0] = f
                 down, whole = 24 + shift, seen // lanes * lanes
                 done, source, into = seen // (4 * lanes) * (4 * lanes), of_exp + 4 * n * r, of_shares + n * i
                 if done > 0:
-                    shares4(source, into, seen // (4 * lanes), f, down, total)
+                    shares4(source, into, seen // (4 * lanes), of_factor, down, total)
                 if done < whole:
-                    shares(source + 4 * done, into + done, (whole - done) // lanes, f, down, total)
+                    shares(source + 4 * done, into + done, (whole - done) // lanes, of_factor, down, total)
                 for j in range(whole, seen):
-                    # what is left of exp * 2**8 < 2**31 is below total
-                    k = i64(u64(exp[r, j]) * u64(f) >> u64(down))
-                    if nearest:
-                        twice = 2 * ((i64(exp[r, j]) << 8) - k * total)
-                        k += 1 if twice > total or (twice == total and k & 1 == 1) else 0
-                    probability[i, j] = min(k, 255)
+                    k = i64((u64(exp[r, j]) * u64(f)) >> u64(down))
+                    probability[i, j] = min(_to_even(i64(exp[r, j]), k, total) if nearest else k, 255)
                 for j in range(seen, n):
                     probability[i, j] = 0
 

@@ -61,46 +61,46 @@ def _exponentials(element: Any) -> Emit:
 
 
 def _shares(nearest: bool, registers: int) -> Emit:
-    """``exp * factor >> down`` for ``down >= 32``, in 8 bits; nearest: put right by what is left of exp * 2**8."""
+    """``exp * factor >> down`` for ``down >= 32``, in 8 bits; nearest: put right by what is left of exp * 2**8.
 
-    def emit(v: Vectors, exp: Any, y: Any, turns: Any, factor: Any, down: Any, total: Any) -> None:
+    factor_at: where it lies, as int64. Four bytes past the exponentials can be read.
+    """
+
+    def emit(v: Vectors, exp: Any, y: Any, turns: Any, factor_at: Any, down: Any, total: Any) -> None:
         build, lanes = v.builder, v.rung.lanes
         wide = ir.VectorType(I64, lanes // 2)
-        low, up = (ir.Constant(wide, [n] * wide.count) for n in (0xFFFFFFFF, 32))
-        with build.goto_entry_block():
-            slot = build.alloca(wide)
-        build.store(v.splat(factor, wide.count), slot).align = 4
+        low = ir.Constant(wide, [0xFFFFFFFF] * wide.count)
         shift, divisor = v.splat(build.trunc(build.sub(down, I64(32)), I32)), v.splat(build.trunc(total, I32))
         loop = Loop(build, turns, [exp, y])
         at, into = loop.values
+        # read in every turn: out of its sight LLVM forgets that the factor has 32 bits, and would multiply by 64
+        factor = v.again(build.inttoptr(factor_at, I64.as_pointer()), I64)
+        by = build.and_(v.splat(factor, wide.count), low)
         made = []
         for i in range(registers):
-            e = v.load(v.at(at, 4 * lanes * i))
-            both, by = build.bitcast(e, wide), build.and_(v.again(slot, wide), low)
-            even, odd = (
-                build.bitcast(build.mul(half, by), v.type) for half in (build.and_(both, low), build.lshr(both, up))
-            )
-            high = v.shuffle(even, odd, [lane + 1 if lane % 2 == 0 else lanes + lane for lane in range(lanes)])
-            k = build.lshr(high, shift)
-            if nearest:
-                left = build.sub(build.shl(e, v.constant(8)), build.mul(k, divisor))
-                rest = build.sub(divisor, left)
-                odd_tie = build.and_(
-                    build.icmp_signed("==", left, rest),
-                    build.icmp_signed("!=", build.and_(k, v.constant(1)), v.constant(0)),
-                )
-                k = build.sub(k, build.sext(build.or_(build.icmp_signed(">", left, rest), odd_tie), v.type))
-            made.append(k)
+            here = v.at(at, 4 * lanes * i)
+            # the odd exponentials are the lower words four bytes on
+            even, odd = (build.mul(build.and_(v.load(v.at(here, n), wide), low), by) for n in (0, 4))
+            picks = [lane + 1 if lane % 2 == 0 else lanes + lane for lane in range(lanes)]
+            k = build.lshr(v.shuffle(build.bitcast(even, v.type), build.bitcast(odd, v.type), picks), shift)
+            made.append(_put_right(v, k, v.load(here), divisor) if nearest else k)
         while len(made) > 1:
             made = [v.shuffle(a, b, range(2 * a.type.count)) for a, b in zip(made[::2], made[1::2], strict=True)]
-        whole = made[0]
-        for limit, test in (0, ">"), (255, "<"):  # so that LLVM narrows by saturating instructions
-            bound = ir.Constant(whole.type, [limit] * whole.type.count)
-            whole = build.select(build.icmp_signed(test, whole, bound), whole, bound)
+        whole = v.within(made[0], 0, 255)  # no share is below 0: LLVM narrows by saturating instructions
         v.store(build.trunc(whole, ir.VectorType(I8, whole.type.count)), into)
         loop.end([build.add(at, I64(4 * lanes * registers)), build.add(into, I64(lanes * registers))])
 
     return _on_rows(emit)
+
+
+def _put_right(v: Vectors, k: Any, exp: Any, divisor: Any) -> Any:
+    """The nearest to exp * 2**8 / divisor, ties to even, from its integer part; all below 2**31."""
+    build = v.builder
+    left = build.sub(build.shl(exp, v.constant(8)), build.mul(k, divisor))
+    rest = build.sub(divisor, left)
+    odd = build.icmp_signed("!=", build.and_(k, v.constant(1)), v.constant(0))
+    tie = build.and_(build.icmp_signed("==", left, rest), odd)
+    return build.sub(k, build.sext(build.or_(build.icmp_signed(">", left, rest), tie), v.type))
 
 
 def _length(builder: Any, _machine: Machine, n: Any) -> Any:
