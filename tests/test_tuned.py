@@ -54,6 +54,15 @@ def test_single_rounding(shape: tuple[int, int], rounding: Rounding) -> None:
     equal("requantize.single_rounding", params(-(2**30), 33, 0, int8, rounding), small)
 
 
+@pytest.mark.parametrize("rounding", [Rounding.TIES_TO_EVEN, Rounding.TIES_TO_POSITIVE, Rounding.TIES_TO_AWAY])
+def test_single_rounding_of_ties_in_integers(rounding: Rounding) -> None:
+    shift = DRAW.integers(33, 38, 400)
+    shift[7] = 62  # keeps all of them from float64
+    p = get("requantize.single_rounding").params(2**30, shift, 0, int16, rounding)
+    assert not _exact_in_float64(p, int16)
+    equal("requantize.single_rounding", p, DRAW.integers(-64, 64, (60, 400)).astype(np.int32))
+
+
 @pytest.mark.parametrize("zero_point", [-128, 127])
 def test_single_rounding_through_float64_up_to_its_limit(zero_point: int) -> None:
     """Products about 2**53, which float64 no longer holds, saturate at a shift of 45; at 46 they need not."""
@@ -150,6 +159,15 @@ def test_softmax_ibert_one_visible_exponential_of_few_bits(rounding: Rounding) -
     few = prepare("softmax.ibert", p=params(14, 15, 31, rounding=rounding))
     assert few._fast({"m": 300, "n": 100}) is None
     assert (few(q)[:, 3] == 255).all()
+
+
+def test_softmax_ibert_ties() -> None:
+    """Exponentials of 384 >> z with a total of 2**15: 192 is a share of 1.5."""
+    row = np.repeat(np.array([0, -14, -28, -56, -84, -112], np.int16), [84, 2, 1, 1, 1, 2])
+    p = get("softmax.ibert").params(14, 16, 128, rounding=Rounding.TIES_TO_EVEN)
+    equal("softmax.ibert", p, np.tile(row, (300, 1)))
+    shares = prepare("softmax.ibert", p=p)(np.tile(row, (300, 1)))[9]
+    assert (shares[0], shares[85], shares[86]) == (3, 2, 1)
 
 
 @pytest.mark.parametrize("ln2", [1, 3, 7, 100, 2047, 2048])
