@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from intsim.backends import vectors
 from intsim.compiling import Machine, assembled, native, this_machine
 from intsim.ops.matmul import (
+    _cpu_few as few,
     _cpu_nibbles as nibbles,
     _cpu_outliers as outliers,
     _cpu_panels as panels,
@@ -85,7 +86,7 @@ def test_int16_wraps(m: int, k: int, n: int, seed: int) -> None:
 @given(data=st.data())
 def test_nibbles(data: Any) -> None:
     m, n = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 9))
-    k = data.draw(st.sampled_from([1, 2, 63, 64, 65, 128, 131]))
+    k = data.draw(st.sampled_from([1, 2, 63, 64, 65, 131, 331, 523]))
     seed, signed, high_first = data.draw(st.integers(0, 2**31)), data.draw(st.booleans()), data.draw(st.booleans())
     a = matrix(data.draw, data.draw(TYPES), m, k, seed)
     generator = np.random.default_rng(seed)
@@ -190,10 +191,11 @@ def test_each_machine_gets_its_instructions(name: str) -> None:
         (tiles.block(2, quads=False), 6),
         (tiles.block(4, quads=True), 6),
         (tiles.row(quads=True), 5),
-        (tiles.dots, 6),
+        (few.dot(True, 2), 3),
+        (few.dot(False, 1), 3),
         (outliers.scaled, 6),
         (outliers.added, 4),
-        (nibbles.dot, 4),
+        (nibbles.dot(4), 4),
     ):
         module, target = assembled(emit, arguments, machine)
         assert "instructions:" in target.emit_assembly(module)

@@ -12,13 +12,11 @@ import numpy as np
 
 from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel, portable
-from intsim.ops.matmul import _cpu_outliers as outliers, _cpu_tile as machine
+from intsim.ops.matmul import _cpu_few as few, _cpu_outliers as outliers, _cpu_tile as machine
 from intsim.ops.matmul._cpu_panels import SIGN, Panels, pack
 from intsim.scalar.fixed_point import wrap32
 
 MANY = 48  # rows: from here on outliers cost less than the quads save
-A_STEP = 2**10  # products that take as long as a step of a plain kernel
-FEW = 6  # rows: below this, laying out ``b`` costs more than it saves
 DEPTH = 2**9  # steps: so much of a panel stays in the first-level cache while the rows go past
 TALL = 192  # rows: so many, DEPTH steps of each, stay in the second-level cache while the panels go past
 LAID_OUT = 2**22  # bytes of ``a`` laid out at a time, at most (but for 12 rows)
@@ -36,11 +34,11 @@ def product(
     m = a.shape[0]
     if out is None:
         out = np.empty((m, b.n if isinstance(b, Panels) else b.shape[0]), np.int32)
-    if isinstance(b, Panels) and few(a):
+    if isinstance(b, Panels) and few.are(a):
         b, b_zero_point = b.source, b.zero_point
     if not isinstance(b, Panels):
-        if few(a) and b.itemsize == 1:
-            _by_dots(a, b, a_zero_point, b_zero_point, bias, out)
+        if few.are(a) and b.itemsize == 1:
+            few.product(a, b, a_zero_point, b_zero_point, bias, out)
             return out
         b = pack(b, b_zero_point)
     start = np.zeros(b.steps.shape[0] * b.steps.shape[2], np.int32)
@@ -56,17 +54,12 @@ def product(
     lacks = b.outliers.starts, b.outliers.where, b.outliers.rest
     x = (a.view(np.uint8), flip, words, centre, b.steps, b.quads, start, left, right, out, *lacks)
     panels = b.steps.shape[0]
-    work = m * b.k * b.n // A_STEP
+    work = m * b.k * b.n // machine.A_STEP
     if panels > m:
         shared_out(lambda first, last: _multiply(*x, 0, m, first, last), panels, work)
     else:
         shared_out(lambda first, last: _multiply(*x, first, last, 0, panels), m, work)
     return out
-
-
-def few(a: Any) -> bool:
-    """Whether ``product`` reads ``b`` as it lies, without panels."""
-    return bool(a.shape[0] < FEW and a.itemsize == 1)
 
 
 _NONE = np.empty((0, 2), np.int32)
@@ -192,45 +185,3 @@ def _panel_products(
 
 
 _multiply = kernel(_panel_products, "matmul.panels")
-
-
-def _by_dots(a: Any, b: Any, a_zero_point: Any, b_zero_point: Any, bias: Any, out: Any) -> None:
-    (m, k), n = a.shape, b.shape[0]
-    centred, offsets = a.astype(np.int16), np.empty(n, np.int64)
-    centred -= np.asarray(a_zero_point, np.int16).reshape(-1, 1)
-    flip = SIGN if b.dtype == np.int8 else 0
-    offsets[:] = b_zero_point
-    offsets += flip
-    start = np.zeros(n, np.int32) if bias is None else bias
-    x = (centred, b.view(np.uint8), flip, offsets, start, out)
-    shared_out(lambda first, last: _dots(*x, first, last), n, m * k * n // A_STEP)
-
-
-def _dot_products(a: Any, b: Any, flip: int, offsets: Any, start: Any, out: Any, first: int, last: int) -> None:
-    """``out[i, j] = start[j] + sum_k a[i, k] ((b[j, k] ^ flip) - offsets[j])`` for columns [first, last)."""
-    m, k = a.shape
-    together = 2 * machine.lanes()
-    turns, vectored = k // together, k // together * together
-    sums, of_a = np.zeros(machine.DOTS, np.int32), np.zeros(m, np.int64)
-    for i in range(m):
-        for t in range(k):
-            of_a[i] += a[i, t]
-    for column in range(first, last, machine.DOTS):
-        j = max(min(column, last - machine.DOTS), first)  # the last group overlaps the one before
-        count = min(machine.DOTS, last - j)
-        apart = k if count == machine.DOTS else 0  # too few columns: all of them below
-        for i in range(m):
-            if turns:
-                machine.dots_of_bytes(
-                    a.ctypes.data + 2 * i * k, b.ctypes.data + j * k, apart, sums.ctypes.data, turns, flip
-                )
-            for c in range(count):
-                total = start[j + c] - offsets[j + c] * of_a[i]  # below 2**10 * 2**29
-                if apart:
-                    total += sums[c]
-                for t in range(vectored if apart else 0, k):
-                    total += np.int64(a[i, t]) * np.int64(b[j + c, t] ^ flip)
-                out[i, j + c] = wrap32(total)
-
-
-_dots = kernel(_dot_products, "matmul.dots")

@@ -1,4 +1,4 @@
-"""Micro-kernels of the matrix product: the instructions of one tile, of one packed block, of one dot product.
+"""Micro-kernels of the matrix product: the instructions of one tile, of one packed block, of one row.
 
 Both operands reach a tile in steps, an int32 each: two int16 ("pairs": zero points subtracted, exact
 for all 8-bit operands and for int16 without zero points) or four bytes ("quads": uint8 by int8). A
@@ -15,6 +15,8 @@ from intsim.backends.vectors import I8, I16, I32, I64, Loop, Rung, Vectors, rung
 from intsim.compiling import Machine, instructions
 
 Emit = Callable[..., Any]
+
+A_STEP = 2**10  # products that take as long as a step of a plain kernel
 
 
 def shape(r: Rung, quads: bool) -> tuple[int, int]:
@@ -146,29 +148,6 @@ def _halved(v: Vectors) -> Any:
     return ir.VectorType(I8, 2 * v.rung.lanes)
 
 
-DOTS = 4  # columns at a time: they share the loads of ``a``
-
-
-def dots(builder: Any, machine: Machine, a: Any, b: Any, ldb: Any, c: Any, turns: Any, flip: Any) -> None:
-    """``c[j] = sum_k a[k] (b[j, k] ^ flip)`` for DOTS rows of bytes, read as uint8, and a row of int16.
-
-    turns >= 1: registers of int16 to go through.
-    """
-    v = Vectors(builder, rung(machine))
-    zero = v.constant(0)
-    offsets = [builder.mul(ldb, I64(j)) for j in range(DOTS)]
-    flips = v.splat(builder.trunc(flip, I8), 2 * v.rung.lanes)
-    loop = Loop(builder, turns, [a, b, *[zero] * DOTS])
-    at_a, at_b, *acc = loop.values
-    row = v.load(at_a)
-    for j in range(DOTS):
-        terms = builder.xor(v.load(builder.add(at_b, offsets[j]), _halved(v)), flips)
-        acc[j] = v.add_pairs(acc[j], row, v.cast(builder.zext(terms, v.of(I16)), I32))
-    loop.end([v.at(at_a, 4 * v.rung.lanes), v.at(at_b, 2 * v.rung.lanes), *acc])
-    for j in range(DOTS):
-        v.store(v.sum(acc[j]), v.at(c, 4 * j))
-
-
 def _whole(emit: Emit) -> Emit:
     """All steps of a tile: every row of the sums starts alike."""
     return lambda builder, machine, *values: emit(builder, machine, *values, I64(0))
@@ -191,7 +170,6 @@ tile_of_pairs = instructions(_whole(tile(quads=False)), 7)
 block_of_pairs = instructions(block(2, quads=False), 6)
 block_of_words = instructions(block(4, quads=False), 6)
 block_of_quads = instructions(block(4, quads=True), 6)
-dots_of_bytes = instructions(dots, 6)
 
 
 row_of_pairs = instructions(row(quads=False), 5)
