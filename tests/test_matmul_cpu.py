@@ -191,11 +191,11 @@ def test_each_machine_gets_its_instructions(name: str) -> None:
         (tiles.block(2, quads=False), 6),
         (tiles.block(4, quads=True), 6),
         (tiles.row(quads=True), 5),
-        (few.dot(True, 2), 3),
-        (few.dot(False, 1), 3),
+        (few.dots(True, 2), 5),
+        (few.dots(False, 1), 5),
         (outliers.scaled, 6),
         (outliers.added, 4),
-        (nibbles.dot(4), 4),
+        (nibbles.dots(4), 6),
     ):
         module, target = assembled(emit, arguments, machine)
         assert "instructions:" in target.emit_assembly(module)

@@ -13,7 +13,7 @@ import numpy as np
 from intsim.backends.cpu import shared_out
 from intsim.backends.vectors import I8, I16, I64, Loop, Vectors, rung
 from intsim.compiling import Machine, instructions, kernel
-from intsim.ops.matmul._cpu_few import AHEAD
+from intsim.ops.matmul._cpu_few import AHEAD, STREAMS
 from intsim.ops.matmul._cpu_panels import SIGN
 from intsim.ops.matmul._cpu_tile import A_STEP, lanes
 from intsim.scalar.fixed_point import wrap32
@@ -91,56 +91,71 @@ def _lay_out(a: Any, flip: int, high_first: bool, laid: Any, sums: Any) -> None:
 _lay = kernel(_lay_out, "matmul.nibbles.rows")
 
 
-def dot(together: int) -> Any:
-    """``sum_k a[k] (nibble of b[k] ^ top)`` for a row of packed bytes; turns >= 1, each of ``together`` registers.
+def dots(together: int) -> Any:
+    """``out[s] = sum_k a[k] (nibble of b[s, k] ^ top)`` for STREAMS rows of packed bytes, ``apart`` bytes apart.
 
-    A register takes two of int8 from ``a``: what meets the low and the high nibbles.
+    out: int32. turns >= 1, each of ``together`` registers; one takes two of int8 from ``a``: what meets the low and
+    the high nibbles.
     """
 
-    def emit(builder: Any, machine: Machine, a: Any, b: Any, turns: Any, top: Any) -> Any:
+    def emit(builder: Any, machine: Machine, a: Any, b: Any, apart: Any, turns: Any, top: Any, out: Any) -> None:
         v = Vectors(builder, rung(machine))
         register = 4 * v.rung.lanes
         low, shift = v.constant(15, I8), v.constant(4, I16)
         tops = v.splat(builder.trunc(builder.mul(top, I64(0x11)), I8))
-        loop = Loop(builder, turns, [a, b, v.constant(0)])
-        at_a, at_b, acc = loop.values
-        nibbles, terms = [], []
-        for i in range(together):
-            v.ask_for(v.at(at_b, AHEAD + register * i))
-            bytes_ = builder.xor(v.load(v.at(at_b, register * i), v.of(I8)), tops)
-            shifted = v.cast(builder.lshr(v.cast(bytes_, I16), shift), I8)
-            nibbles += [builder.and_(x, low) for x in (bytes_, shifted)]
-            terms += [v.load(v.at(at_a, 2 * register * i + more), v.of(I8)) for more in (0, register)]
-        acc = v.add_small_quads(acc, nibbles, terms)
-        loop.end([v.at(at_a, 2 * register * together), v.at(at_b, register * together), acc])
-        return builder.sext(v.sum(acc), I64)
+        offsets = [builder.mul(apart, I64(s)) for s in range(STREAMS)]
+        loop = Loop(builder, turns, [a, b, *[v.constant(0)] * STREAMS])
+        at_a, at_b, *acc = loop.values
+        terms = [v.load(v.at(at_a, register * i), v.of(I8)) for i in range(2 * together)]
+        for s in range(STREAMS):
+            at, nibbles = builder.add(at_b, offsets[s]), []
+            for i in range(together):
+                if register * i % LINE == 0:
+                    v.ask_for(v.at(at, AHEAD + register * i))
+                bytes_ = builder.xor(v.load(v.at(at, register * i), v.of(I8)), tops)
+                shifted = v.cast(builder.lshr(v.cast(bytes_, I16), shift), I8)
+                nibbles += [builder.and_(x, low) for x in (bytes_, shifted)]
+            acc[s] = v.add_small_quads(acc[s], nibbles, terms)
+        loop.end([v.at(at_a, 2 * register * together), v.at(at_b, register * together), *acc])
+        for s in range(STREAMS):
+            v.store(v.sum(acc[s]), v.at(out, 4 * s))
 
     return emit
 
 
-TOGETHER = 4  # registers: twice as many products of bytes are added in int16
-dot_of_many = instructions(dot(TOGETHER), 4)
-dot_of_one = instructions(dot(1), 4)
+TOGETHER = 2  # registers: twice as many products of bytes are added in int16
+LINE = 64  # bytes that are asked for at a time
+dots_of_many = instructions(dots(TOGETHER), 6)
+dots_of_one = instructions(dots(1), 6)
 
 
 def _dot_products(a: Any, b: Any, top: int, out: Any, first: int, last: int) -> None:
     """Columns [first, last) of ``out``; ``a`` as ``_lay_out`` leaves it."""
     size, register = b.shape[1], 4 * lanes()
     many = size // (TOGETHER * register)
-    few, begun = size // register - TOGETHER * many, TOGETHER * many * register
-    done = begun + few * register
+    one, begun = size // register - TOGETHER * many, TOGETHER * many * register
+    done = begun + one * register
+    sums = np.zeros((2, STREAMS), np.int32)
+    stream = (last - first) // STREAMS  # columns; those left over go one by one
     for j in range(first, last):
+        streams = STREAMS if j < first + stream else 1
+        if streams == 1 and j < first + STREAMS * stream:
+            continue
+        apart = stream * size if streams > 1 else 0
         for i in range(a.shape[0]):
-            total, at_a, at_b = np.int64(0), a.ctypes.data + i * 2 * size, b.ctypes.data + j * size
+            at_a, at_b = a.ctypes.data + i * 2 * size, b.ctypes.data + j * size
             if many:
-                total += dot_of_many(at_a, at_b, many, top)
-            if few:
-                total += dot_of_one(at_a + 2 * begun, at_b + begun, few, top)
-            for k in range(done, size):
-                byte = np.int64(b[j, k])
-                total += np.int64(a[i, done + k]) * ((byte & 15) ^ top)
-                total += np.int64(a[i, size + k]) * ((byte >> 4) ^ top)
-            out[i, j] = wrap32(total)
+                dots_of_many(at_a, at_b, apart, many, top, sums.ctypes.data)
+            if one:
+                dots_of_one(at_a + 2 * begun, at_b + begun, apart, one, top, sums.ctypes.data + 4 * STREAMS)
+            for s in range(streams):
+                at = j + s * stream
+                total = np.int64(sums[0, s]) + sums[1, s]
+                for k in range(done, size):
+                    byte = np.int64(b[at, k])
+                    total += np.int64(a[i, done + k]) * ((byte & 15) ^ top)
+                    total += np.int64(a[i, size + k]) * ((byte >> 4) ^ top)
+                out[i, at] = wrap32(total)
 
 
 _dots = kernel(_dot_products, "matmul.dots_of_nibbles")
