@@ -40,9 +40,9 @@ def product(a: Any, b: Any, a_zero_point: Any, b_zero_point: Any, bias: Any, out
 
 
 def dots(signed: bool, together: int) -> Any:
-    """``out[s] = sum_k a[k] b[s, k]`` modulo 2**32 of int16 and bytes, for STREAMS rows of ``b``, each ``apart`` bytes on.
+    """``out[s] = sum_k a[k] b[s, k]`` modulo 2**32 of int16 and bytes, for STREAMS rows of ``b``.
 
-    out: int32. turns >= 1, each of ``together`` registers of int16.
+    apart: bytes between these rows. out: int32. turns >= 1, each of ``together`` registers of int16.
     """
 
     def emit(builder: Any, target: Machine, a: Any, b: Any, apart: Any, turns: Any, out: Any) -> None:

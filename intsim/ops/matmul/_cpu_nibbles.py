@@ -73,18 +73,18 @@ def _lay_out(a: Any, flip: int, high_first: bool, laid: Any, sums: Any) -> None:
     A row more is of ones: it finds the sums of the columns.
     """
     (m, k), half, register = a.shape, laid.shape[1] // 2, 4 * lanes()
-    whole = half // register * register
+    xored, low = np.uint8(flip), int(high_first)
     for i in range(laid.shape[0]):
-        total = np.int64(0)
-        for t in range(k):
-            byte, high = t >> 1, (t & 1) != high_first
-            value = np.int8(a[i, t] ^ flip) if i < m else np.int8(1)
-            if byte < whole:
-                at = byte // register * register + byte + register * high
-            else:
-                at = byte + whole + (half - whole) * high
-            laid[i, at] = value
-            total += value
+        total, row = np.int32(0), laid[i]
+        for first in range(0, half, register):
+            size = min(register, half - first)
+            for r in range(size):
+                for odd in range(2):
+                    t = 2 * (first + r) + odd
+                    if t < k:
+                        value = np.int8(a[i, t] ^ xored) if i < m else np.int8(1)
+                        row[2 * first + (size if odd != low else 0) + r] = value
+                        total += value
         sums[i] = total
 
 
