@@ -52,7 +52,10 @@ def product(
     left, right = _corrections(b, offsets, start) if b.quads else (_NONE, _NONE)
     centre = np.empty(0, np.int16) if b.quads else offsets.astype(np.int16)
     lacks = b.outliers.starts, b.outliers.where, b.outliers.rest
-    x = (a.view(np.uint8), flip, words, centre, b.steps, b.quads, start, left, right, out, *lacks)
+    crossed = b.crossing is not None
+    if crossed:
+        start -= b.crossing
+    x = (a.view(np.uint8), flip, words, centre, b.steps, b.quads, crossed, start, left, right, out, *lacks)
     panels = b.steps.shape[0]
     work = m * b.k * b.n // machine.A_STEP
     if panels > m:
@@ -82,8 +85,10 @@ def _corrections(b: Panels, offsets: Any, start: Any) -> tuple[Any, Any]:
 
 
 @portable
-def _lay_out(a: Any, row: Int, flip: Int, words: bool, quads: bool, centre: Any, pairs: Any, plain: Any, i: Int) -> Int:
-    """Row ``row`` of ``a`` as row ``i`` of the block; the sum of its quads."""
+def _lay_out(
+    a: Any, row: Int, flip: Int, words: bool, quads: bool, crossed: bool, centre: Any, pairs: Any, plain: Any, i: Int
+) -> Int:
+    """Row ``row`` of ``a`` as row ``i`` of the block; the sum of its quads, or what crossing adds to it."""
     size, lanes, total = a.shape[1], machine.lanes(), np.int64(0)
     source, target = a.ctypes.data + row * size, plain.ctypes.data + i * plain.shape[1]
     if words:
@@ -98,11 +103,28 @@ def _lay_out(a: Any, row: Int, flip: Int, words: bool, quads: bool, centre: Any,
             total += plain[i, k]
     else:
         turns = size // (2 * lanes)
-        if turns:
+        if turns and crossed:
+            total += machine.row_crossed(source, target, turns, flip, centre[row])
+        elif turns:
             machine.row_of_pairs(source, target, turns, flip, centre[row])
         for k in range(2 * lanes * turns, size):
             pairs[i, k] = np.int16(a[row, k] ^ flip) - centre[row]
+            if crossed and k & 2:
+                total += np.int64(pairs[i, k - 2]) * pairs[i, k]
     return total
+
+
+@portable
+def _stretch(
+    quads: bool, crossed: bool, a: Int, lda: Int, b: Int, c: Int, ldc: Int, steps: Int, start: Int, lds: Int, less: Int
+) -> None:
+    """A stretch of a tile, as ``_cpu_tile`` has it for quads, crossed pairs and pairs."""
+    if crossed:
+        machine.stretch_crossed(a, lda, b, c, ldc, steps, start, lds, less)
+    elif quads:
+        machine.stretch_of_quads(a, lda, b, c, ldc, steps, start, lds)
+    else:
+        machine.stretch_of_pairs(a, lda, b, c, ldc, steps, start, lds)
 
 
 def _panel_products(
@@ -112,6 +134,7 @@ def _panel_products(
     centre: Any,
     panels: Any,
     quads: bool,
+    crossed: bool,
     start: Any,
     left: Any,
     right: Any,
@@ -126,21 +149,22 @@ def _panel_products(
 ) -> None:
     """Rows [top, bottom) of panels [first, last)."""
     columns = machine.width()
-    rows = machine.rows_of_quads() if quads else machine.rows_of_pairs()
+    rows = machine.rows_of_quads() if quads else machine.CROSSED if crossed else machine.rows_of_pairs()
     size, n = a.shape[1], out.shape[1]
-    steps = -(-size // 4) if quads or words else -(-size // 2)
+    steps = -(-size // 4) if quads or words else -(-size // 4) * 2 if crossed else -(-size // 2)
     height = max(min(TALL, LAID_OUT // (4 * steps)) // 12, 1) * 12  # whole tiles of 4 and of 6 rows
     height = min(height, -(-(bottom - top) // 12) * 12)
     block = np.empty((height, 2 * steps), np.int16)
-    block[:, 2 * steps - 2 :] = 0  # the last step may be half empty
+    block[:, 2 * steps - 4 :] = 0  # the last step may be half empty, and of two crossed ones the second whole
     plain = block.view(np.uint8)
-    edge = np.empty((rows, columns), np.int32)
+    edge, less = np.empty((rows, columns), np.int32), np.zeros(2 * height, np.int32)
     tall = outliers.room(height) if starts.size else 0
     turned, sums = np.empty((size, tall), np.uint8), np.empty((columns, tall), np.int32)
     for at in range(top, bottom, height):
         count = min(height, bottom - at)
         for i in range(count):
-            total = _lay_out(a, at + i, flip, words, quads, centre, block, plain, i)
+            total = _lay_out(a, at + i, flip, words, quads, crossed, centre, block, plain, i)
+            less[i] = wrap32(total)
             if left.shape[0]:
                 left[at + i, 0] = -total  # at most 2**20 bytes: below 2**28
         for step in range(0, steps, DEPTH):
@@ -157,18 +181,14 @@ def _panel_products(
                         so_far, apart = target, 4 * n
                     else:
                         so_far, apart = begin, 0
-                    if quads:
-                        machine.stretch_of_quads(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
-                    else:
-                        machine.stretch_of_pairs(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
+                    off = less.ctypes.data + 4 * (height if step else i)  # once: there are zeros
+                    _stretch(quads, crossed, tile, 4 * steps, source, target, 4 * n, turns, so_far, apart, off)
                 if step:
                     continue  # the edges were done at once
                 for i in range(inside, count, rows):
                     tile, target = block.ctypes.data + 4 * i * steps, edge.ctypes.data
-                    if quads:
-                        machine.tile_of_quads(tile, 4 * steps, source, target, 4 * columns, steps, begin)
-                    else:
-                        machine.tile_of_pairs(tile, 4 * steps, source, target, 4 * columns, steps, begin)
+                    off = less.ctypes.data + 4 * i
+                    _stretch(quads, crossed, tile, 4 * steps, source, target, 4 * columns, steps, begin, 0, off)
                     for r in range(min(rows, count - i)):
                         for j in range(min(columns, n - column)):
                             out[at + i + r, column + j] = edge[r, j]

@@ -49,6 +49,7 @@ class Panels:
     offsets, columns: of quads, an int32 a column: what each signed byte has too much, and the sum of the
         bytes without it. (Of pairs, nothing.) shifted: whether any offset is not 0.
     outliers: of quads, what ``steps`` lacks; of no columns where it lacks nothing.
+    crossing: of pairs that are crossed, an int32 a column of all panels: what that adds; else None.
     """
 
     n: int
@@ -61,6 +62,7 @@ class Panels:
     columns: Any
     shifted: bool
     outliers: Outliers = _NO_OUTLIERS
+    crossing: Any = None
 
 
 def packed(b: Any, zero_point: Any = 0) -> Panels:
@@ -91,16 +93,18 @@ def pack(b: Any, zero_point: Any = 0, *, quads: bool = True, outliers: bool = Fa
     steps = -(-b.shape[1] * b.itemsize // span)
     panels = np.empty((-(-n // columns), -(-steps // lanes) * lanes, columns), np.int32)
     centre = np.full(panels.shape[0] * columns, 0 if words else flip, np.int16)  # columns past the last hold 0
-    sums = np.zeros(n if quads else 0, np.int32)
+    crossed = r.crossed and not quads and not words
+    sums = np.zeros(n if quads else centre.size if crossed else 0, np.int32)
     if not (quads or words):
         centre[:n] = offsets
     shared_out(
-        lambda first, last: _pack(bytes_, flip, centre, span, quads, panels, sums, first, last),
+        lambda first, last: _pack(bytes_, flip, centre, span, quads, crossed, panels, sums, first, last),
         panels.shape[0],
         b.nbytes // 8,
     )
     if not quads:
-        return Panels(n, k, b, zero_point, panels, False, sums, sums, False)
+        none = sums[:0]
+        return Panels(n, k, b, zero_point, panels, False, none, none, False, crossing=sums if crossed else None)
     if lacking.starts.size:
         before = np.concatenate([[0], np.cumsum(lacking.rest, dtype=np.int64)])
         sums += np.diff(before[lacking.starts]).astype(np.int32)
@@ -129,7 +133,7 @@ def _as_quads(b: Any, flip: int, seldom: int) -> tuple[bool, Any, Outliers]:
 
 
 def _pack_panels(
-    b: Any, flip: int, centre: Any, span: int, quads: bool, panels: Any, sums: Any, first: int, last: int
+    b: Any, flip: int, centre: Any, span: int, quads: bool, crossed: bool, panels: Any, sums: Any, first: int, last: int
 ) -> None:
     lanes, columns = machine.lanes(), machine.width()
     n, size = b.shape
@@ -155,6 +159,9 @@ def _pack_panels(
                     machine.block_of_pairs(source, apart, at, 4 * columns, flip, centre.ctypes.data + 2 * column)
                 else:
                     machine.block_of_words(source, apart, at, 4 * columns, flip, centre.ctypes.data + 2 * column)
+        if crossed:
+            source = panels.ctypes.data + 4 * panel * steps * columns
+            machine.crossing_of_panel(source, (size + 3) // 4, sums.ctypes.data + 4 * panel * columns)
         if quads:
             for j in range(panel * columns, min(n, (panel + 1) * columns)):
                 total = np.int32(0)
