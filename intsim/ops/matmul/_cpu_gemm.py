@@ -89,7 +89,7 @@ def _corrections(b: Panels, offsets: Any, start: Any) -> tuple[Any, Any]:
 
 
 @portable
-def _lay_out(a: Any, row: Int, flip: Int, words: bool, quads: bool, centre: Any, pairs: Any, plain: Any, i: Int) -> Int:
+def lay_out(a: Any, row: Int, flip: Int, words: bool, quads: bool, centre: Any, pairs: Any, plain: Any, i: Int) -> Int:
     """Row ``row`` of ``a`` as row ``i`` of the block; the sum of its quads."""
     size, lanes, total = a.shape[1], machine.lanes(), np.int64(0)
     source, target = a.ctypes.data + row * size, plain.ctypes.data + i * plain.shape[1]
@@ -147,7 +147,7 @@ def _panel_products(
     for at in range(top, bottom, height):
         count = min(height, bottom - at)
         for i in range(count):
-            total = _lay_out(a, at + i, flip, words, quads, centre, block, plain, i)
+            total = lay_out(a, at + i, flip, words, quads, centre, block, plain, i)
             if left.shape[0]:
                 left[at + i, 0] = -total  # at most 2**20 bytes: below 2**28
         for step in range(0, steps, DEPTH):
