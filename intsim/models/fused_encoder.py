@@ -149,7 +149,8 @@ class FusedEncoder(IntegerEncoder):
 
     def _map(self, model: IntegerModel, layer: str, *names: str) -> _Map:
         """One map of several parts."""
-        shifts = [int(np.int64(getattr(model.steps[f"{layer}.{name}.requantize"], "shift"))) for name in names]
+        steps: Mapping[str, Any] = model.steps
+        shifts = [int(steps[f"{layer}.{name}.requantize"].shift) for name in names]
         parts = {
             part: [model.tensors[f"{layer}.{name}.{part}"] for name in names] for part in ("weight", "column", "bias")
         }
@@ -204,14 +205,15 @@ class FusedEncoder(IntegerEncoder):
         of_q, of_k = (np.zeros((shape.heads, room), np.int32) for _ in range(2))
         context, refused = np.empty((rows, n), np.int16), np.zeros(1, np.int32)
         begins, tasks, parts = np.cumsum(lengths) - lengths, len(lengths) * shape.heads, -(-rows // layers.ROWS)
+        scores = int((lengths.astype(np.int64) ** 2).sum())
         for layer in self._layers:
             weight, columns, numbers = layer.projected
-            given = x, weight, columns, numbers, q, of_q, k, of_k, v, refused
-            shared_out(_part(layers.projected_rows, *given), parts, 3 * x.size * n)
-            given = q, of_q, k, of_k, v, begins, lengths, *layer.attended, context
-            shared_out(_part(heads.attended_heads, *given), tasks, int((lengths.astype(np.int64) ** 2).sum()) * n)
-            given = context, x, *layer.fed, refused
-            shared_out(_part(layers.fed_rows, *given), parts, x.size * (n + 2 * shape.inner))
+            project = _part(layers.projected_rows, x, weight, columns, numbers, q, of_q, k, of_k, v, refused)
+            attend = _part(heads.attended_heads, q, of_q, k, of_k, v, begins, lengths, *layer.attended, context)
+            feed = _part(layers.fed_rows, context, x, *layer.fed, refused)
+            shared_out(project, parts, 3 * x.size * n)
+            shared_out(attend, tasks, scores * n)
+            shared_out(feed, parts, x.size * (n + 2 * shape.inner))
         return not refused[0]
 
 

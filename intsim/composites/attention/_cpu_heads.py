@@ -75,11 +75,9 @@ def _attended_heads(
     [tokens, heads * width], which is filled.
     """
     heads, columns, lanes = of_q.shape[0], tiles.width(), tiles.lanes()
-    width, size = q.shape[1] // heads, q.shape[1]
+    width = q.shape[1] // heads
     centre, zeros = np.full(lanes, SIGN, np.int16), np.zeros(columns, np.int32)
-    none, longest = np.full(columns, about_scores[2], np.int32), 0
-    for s in range(lengths.shape[0]):
-        longest = max(longest, np.int64(lengths[s]))
+    none, longest = np.full(columns, about_scores[2], np.int32), np.int64(lengths.max())
     all_panels, all_steps = (longest + columns - 1) // columns, (longest + 1) // 2
     of_values = (width + columns - 1) // columns
     key_room = np.empty((all_panels, width // 2, columns), np.int32)
@@ -90,7 +88,8 @@ def _attended_heads(
     acc, made = np.zeros((QUERIES, columns), np.int32), np.zeros((QUERIES, of_values * columns), np.int16)
     for task in range(first, last):
         sentence, head = task // heads, task % heads
-        begin, count = np.int64(begins[sentence]), np.int64(lengths[sentence])
+        begin: Any = np.int64(begins[sentence])
+        count: Any = np.int64(lengths[sentence])
         keys, pairs = key_room[: (count + columns - 1) // columns], (count + 1) // 2
         _keys(k, begin, width, head, keys, centre)
         _values(v, begin, width, head, value_room, pairs)

@@ -78,9 +78,9 @@ class Wide(Vectors):
 
     def joined(self, even: Any, odd: Any) -> Any:
         """The lower words."""
-        parts = [self.builder.bitcast(each, self.type) for each in (even, odd)]
+        low, high = (self.builder.bitcast(each, self.type) for each in (even, odd))
         count = self.rung.lanes
-        return self.shuffle(*parts, [at if at % 2 == 0 else count + at - 1 for at in range(count)])
+        return self.shuffle(low, high, [at if at % 2 == 0 else count + at - 1 for at in range(count)])
 
     def nearest(self, products: Any, lifts: Any, shifts: Any) -> Any:
         """int32; less what the lift leaves. lifts, shifts: for the even elements, for the odd ones."""
