@@ -65,7 +65,8 @@ def _layer_is_served(model: IntegerModel, layer: str) -> bool:
         and _row_column_is_served(p["scores.requantize"], int16, TERMS * shape.head << 30, 0)
         and softmax.serves(p["probabilities.softmax"], {"n": shape.tokens})
         and all(_norm_is_served(p, name) for name in ("attention_norm", "output"))
-        and all(_single_is_served(p[f"{name}.requantize"]) for name in ("context", "gelu"))
+        and _single_is_served(p["context.requantize"], 255 * 128 * shape.tokens)
+        and _single_is_served(p["gelu.requantize"], 2**31)
         and _gelu_is_served(p["gelu.activation"])
         and all(_is_sum(p[f"{name}_sum.add"]) for name in ("attention", "output"))
     )
@@ -89,15 +90,18 @@ def _row_column_is_served(p: Any, dtype: Any, largest: int, bias: int) -> bool:
     return bool(fits and p.dtype == dtype and p.rounding == Rounding.TIES_TO_EVEN)
 
 
-def _single_is_served(p: Any) -> bool:
+def _single_is_served(p: Any, largest: int) -> bool:
+    """largest: of what is requantized, at most 2**31."""
     common = p.dtype == int16 and p.rounding == Rounding.TIES_TO_EVEN and p.zero_point_added == Order.LAST
-    large = bool(((p.shift >= 32) | (p.multiplier == 0)).all() and (np.abs(p.zero_point) < NEAR).all())
-    return common and large
+    multiplier, shift = np.broadcast_arrays(np.abs(p.multiplier), np.maximum(p.shift, wide.LEAST_SHIFT))
+    small = bool((multiplier * min(largest, 2**31) >> shift < 2**30).all() and (np.abs(p.zero_point) < NEAR).all())
+    shifts = bool(((p.shift >= wide.LEAST_SHIFT) | (p.multiplier == 0)).all())
+    return common and small and shifts and largest <= 2**31
 
 
 def _norm_is_served(p: Mapping[str, Any], name: str) -> bool:
     norm = p[f"{name}.layernorm"]
-    return norm.k == 0 and norm.x == int24 and norm.dtype == int32 and _single_is_served(p[f"{name}.requantize"])
+    return norm.k == 0 and norm.x == int24 and norm.dtype == int32 and _single_is_served(p[f"{name}.requantize"], 2**30)
 
 
 def _gelu_is_served(p: Any) -> bool:
