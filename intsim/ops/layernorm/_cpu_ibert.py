@@ -27,6 +27,12 @@ def _isqrt(x: Int) -> Int:
 
 
 @portable
+def root(x: Int) -> Int:
+    """The integer part of the root, for ``x < 2**62``."""
+    return _isqrt(x) if x < 2**52 else isqrt(x)
+
+
+@portable
 def _squares_of_16_bits(q: Any, mean: Int) -> Int:
     # |d| < 2**16: its square is an uint32, of which n upper and n lower halves sum up in another
     low: Any = u32(0)

@@ -85,7 +85,7 @@ def _corrections(b: Panels, offsets: Any, start: Any) -> tuple[Any, Any]:
 
 
 @portable
-def _lay_out(
+def lay_out(
     a: Any, row: Int, flip: Int, words: bool, quads: bool, crossed: bool, centre: Any, pairs: Any, plain: Any, i: Int
 ) -> Int:
     """Row ``row`` of ``a`` as row ``i`` of the block; the sum of its quads, or what crossing adds to it."""
@@ -163,7 +163,7 @@ def _panel_products(
     for at in range(top, bottom, height):
         count = min(height, bottom - at)
         for i in range(count):
-            total = _lay_out(a, at + i, flip, words, quads, crossed, centre, block, plain, i)
+            total = lay_out(a, at + i, flip, words, quads, crossed, centre, block, plain, i)
             less[i] = wrap32(total)
             if left.shape[0]:
                 left[at + i, 0] = -total  # at most 2**20 bytes: below 2**28
