@@ -226,7 +226,8 @@ def test_a_tile_of_each_rung_that_this_machine_has(r: Any, quads: bool, monkeypa
 WHOLE = """
 import numpy as np
 from intsim.backends import vectors
-vectors.RUNGS = tuple(r for r in (*vectors.RUNGS, vectors.Rung("spelled out", 16, quads="")) if r.name == {name!r})
+spelled = (vectors.Rung("spelled out", 16, quads=""), vectors.Rung("spelled tiles", 16, quads="", tiles=""))
+vectors.RUNGS = tuple(r for r in (*vectors.RUNGS, *spelled) if r.name == {name!r})
 from intsim.ops.matmul._cpu_gemm import product
 from intsim.ops.matmul._cpu_panels import packed
 generator = np.random.default_rng(5)

@@ -9,6 +9,7 @@ later change of the array can give a stale product, and there is no cache behind
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from intsim.backends.cpu import shared_out
 from intsim.backends.vectors import rung
 from intsim.compiling import kernel, this_machine
-from intsim.ops.matmul import _cpu_tile as machine
+from intsim.ops.matmul import _cpu_amx as tiled, _cpu_tile as machine
 
 MOST = 32767 // 255  # two neighbours that are no larger together never saturate
 SELDOM = 32  # one element of so many may be an outlier: more cost what the quads save
@@ -44,7 +45,8 @@ class Panels:
     """``b``, "n k", ready to be multiplied by.
 
     source, zero_point: what they were made of.
-    steps: int32 (panels, steps, columns of a panel): see ``_cpu_tile``.
+    steps: int32 (panels, steps, columns of a panel): see ``_cpu_tile``. On a machine with tiles those of quads hold
+        16 steps of 16 columns after another: see ``_cpu_amx``.
     quads: whether a step is four bytes or two int16.
     offsets, columns: of quads, an int32 a column: what each signed byte has too much, and the sum of the
         bytes without it. (Of pairs, nothing.) shifted: whether any offset is not 0.
@@ -87,9 +89,9 @@ def pack(b: Any, zero_point: Any = 0, *, quads: bool = True, outliers: bool = Fa
     offsets = (zero_points - flip if quads else zero_points + flip).astype(np.int32)
     span = 4 if quads or words else 2
     r = rung(this_machine())
-    lanes, columns = r.lanes, machine.columns(r)
+    lanes, columns = r.lanes, tiled.SIDE if quads and tiled.serves() else machine.columns(r)
     steps = -(-b.shape[1] * b.itemsize // span)
-    panels = np.empty((-(-n // columns), -(-steps // lanes) * lanes, columns), np.int32)
+    panels = _aligned(-(-n // columns), -(-steps // lanes) * lanes, columns)
     centre = np.full(panels.shape[0] * columns, 0 if words else flip, np.int16)  # columns past the last hold 0
     sums = np.zeros(n if quads else 0, np.int32)
     if not (quads or words):
@@ -107,6 +109,17 @@ def pack(b: Any, zero_point: Any = 0, *, quads: bool = True, outliers: bool = Fa
     return Panels(
         n, k, b, zero_point, panels, True, offsets, sums - np.int32(k) * offsets, bool(offsets.any()), lacking
     )
+
+
+LINE = 64  # bytes that the first-level cache moves at a time: a vector across two of them takes twice as long
+
+
+def _aligned(*shape: int) -> Any:
+    """An empty int32 array that begins where a line of the cache does."""
+    size = 4 * math.prod(shape)
+    room = np.empty(size + LINE, np.uint8)
+    begin = -room.ctypes.data % LINE
+    return room[begin : begin + size].view(np.int32).reshape(shape)
 
 
 def _as_quads(b: Any, flip: int, seldom: int) -> tuple[bool, Any, Outliers]:
@@ -131,13 +144,14 @@ def _as_quads(b: Any, flip: int, seldom: int) -> tuple[bool, Any, Outliers]:
 def _pack_panels(
     b: Any, flip: int, centre: Any, span: int, quads: bool, panels: Any, sums: Any, first: int, last: int
 ) -> None:
-    lanes, columns = machine.lanes(), machine.width()
-    n, size = b.shape
-    steps = panels.shape[1]
+    lanes, (_, steps, columns), (n, size) = machine.lanes(), panels.shape, b.shape
+    in_tiles = quads and tiled.by_tiles() != 0
+    aside, below = (tiled.BYTES, tiled.BYTES) if in_tiles else (4, 4 * columns)
+    beyond = flip if quads else 0  # of quads, bytes past the last step are 0, whatever they meet
     edge = np.zeros((lanes, 4 * lanes), np.uint8)
     for panel in range(first, last):
         for column in range(panel * columns, (panel + 1) * columns, lanes):
-            target = panels.ctypes.data + 4 * (panel * steps * columns + column - panel * columns)
+            target = panels.ctypes.data + 4 * panel * steps * columns + aside * (column - panel * columns)
             for step in range(0, steps, lanes):
                 whole = column + lanes <= n and (step + lanes) * span <= size
                 if whole:
@@ -147,14 +161,14 @@ def _pack_panels(
                     for j in range(lanes):
                         for k in range(lanes * span):
                             inside = column + j < n and step * span + k < size
-                            edge[j, k] = b[column + j, step * span + k] if inside else 0
+                            edge[j, k] = b[column + j, step * span + k] if inside else beyond
                 at = target + 4 * step * columns
                 if quads:
-                    machine.block_of_quads(source, apart, at, 4 * columns, flip, 0)
+                    machine.block_of_quads(source, apart, at, below, flip, 0)
                 elif span == 2:
-                    machine.block_of_pairs(source, apart, at, 4 * columns, flip, centre.ctypes.data + 2 * column)
+                    machine.block_of_pairs(source, apart, at, below, flip, centre.ctypes.data + 2 * column)
                 else:
-                    machine.block_of_words(source, apart, at, 4 * columns, flip, centre.ctypes.data + 2 * column)
+                    machine.block_of_words(source, apart, at, below, flip, centre.ctypes.data + 2 * column)
         if quads:
             for j in range(panel * columns, min(n, (panel + 1) * columns)):
                 total = np.int32(0)
