@@ -25,8 +25,10 @@ from intsim.ops.matmul._cpu_gemm import product
 
 X86 = "x86_64-unknown-linux-gnu"
 MACHINES = {
+    "amx": Machine(X86, "sapphirerapids", "+avx512bw,+avx512vnni,+amx-tile,+amx-int8"),
     "avx512vnni": Machine(X86, "icelake-server", "+avx512bw,+avx512vnni"),
     "avx512bw": Machine(X86, "skylake-avx512", "+avx512bw"),
+    "avxvnni": Machine(X86, "alderlake", "+avx2,+avxvnni"),
     "avx2": Machine(X86, "haswell", "+avx2"),
     "sse2": Machine(X86, "x86-64", ""),
     "generic": Machine("aarch64-unknown-linux-gnu", "generic", ""),
@@ -169,8 +171,10 @@ def test_large_weights_that_are_few_are_added_again(types: Any, size: Any, monke
 
 
 EXPECTED = {
+    "amx": {"tile": "vpdpbusd", "pairs": "vpdpwssd"},
     "avx512vnni": {"tile": "vpdpbusd", "pairs": "vpdpwssd"},
     "avx512bw": {"tile": "vpmaddubsw", "pairs": "vpmaddwd"},
+    "avxvnni": {"tile": "vpdpbusd", "pairs": "vpdpwssd"},
     "avx2": {"tile": "vpmaddubsw", "pairs": "vpmaddwd"},
     "sse2": {"tile": "pmaddwd", "pairs": "pmaddwd"},
     "generic": {"tile": "mla", "pairs": "mla"},
@@ -185,7 +189,7 @@ def test_each_machine_gets_its_instructions(name: str) -> None:
         module, target = assembled(tiles.tile(quads), 8, machine)
         code = target.emit_assembly(module)
         assert EXPECTED[name][kind] in code
-        assert ("zmm" in code) == name.startswith("avx512")
+        assert ("zmm" in code) == name.startswith(("avx512", "amx"))
     for emit, arguments in (
         (tiles.block(2, quads=False), 6),
         (tiles.block(4, quads=True), 6),
@@ -204,7 +208,7 @@ def test_each_machine_gets_its_instructions(name: str) -> None:
 def test_a_tile_of_each_rung_that_this_machine_has(r: Any, quads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = this_machine()
     if not set(machine.features.split(",")).issuperset(r.needs):
-        assert vectors.rung(machine).lanes < r.lanes
+        assert vectors.RUNGS.index(vectors.rung(machine)) > vectors.RUNGS.index(r)
         return
     monkeypatch.setattr(vectors, "RUNGS", (r,))
     rows, columns = tiles.shape(r, quads)[0], tiles.columns(r)
@@ -254,6 +258,9 @@ print("equal on", vectors.RUNGS[0].name)
         ("avx2", "haswell", "+avx2"),
         ("sse2", "nehalem", "-avx"),
         ("spelled out", "", ""),
+        ("spelled tiles", "", ""),
+        ("amx", "", ""),
+        ("avxvnni", "", ""),
         ("avx512vnni", "", ""),
         ("avx512bw", "", ""),
     ],

@@ -101,8 +101,10 @@ def product(a: Any, b: Any, a_zero_point: Any, bias: Any, out: Any) -> None:
     if bias is not None:
         start[:n] = bias
     left, right = offsets.NONE, offsets.NONE
-    if b.shifted or np.any(a_zero_point):
+    if b.shifted or not isinstance(a_zero_point, int | np.integer):
         left, right = offsets.corrections(b, np.broadcast_to(np.asarray(a_zero_point, np.int32), m), start)
+    elif a_zero_point:
+        start[:n] -= np.int32(a_zero_point) * b.columns
     x = (a.view(np.uint8), a.dtype == np.int8, b.steps, start, left, right, out, *LAB)
     blocks, panels = -(-m // SIDE), b.steps.shape[0]
     work = m * b.k * n // A_STEP
@@ -163,7 +165,7 @@ def _tile_products(
 ) -> None:
     """Rows [top, bottom) of panels [first, last)."""
     (m, size), n, steps = a.shape, out.shape[1], panels.shape[1] // ROWS
-    tall = min(tall, bottom - top)
+    tall = max(min(tall, bottom - top), 1)
     behind = BYTES * steps - size  # bytes of the next row that the last step of a row holds
     inside = 0 if packs else (m * size - behind) // size  # rows whose steps do not leave the array
     most = -(-tall // SIDE) if inside < SIDE else 1 + -(-(m - inside) // SIDE)
