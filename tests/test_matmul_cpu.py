@@ -26,8 +26,10 @@ from intsim.ops.matmul._cpu_gemm import product
 
 X86 = "x86_64-unknown-linux-gnu"
 MACHINES = {
+    "amx": Machine(X86, "sapphirerapids", "+avx512bw,+avx512vnni,+amx-tile,+amx-int8"),
     "avx512vnni": Machine(X86, "icelake-server", "+avx512bw,+avx512vnni"),
     "avx512bw": Machine(X86, "skylake-avx512", "+avx512bw"),
+    "avxvnni": Machine(X86, "alderlake", "+avx2,+avxvnni"),
     "avx2": Machine(X86, "haswell", "+avx2"),
     "sse2": Machine(X86, "x86-64", ""),
     "generic": Machine("aarch64-unknown-linux-gnu", "generic", ""),
@@ -170,8 +172,10 @@ def test_large_weights_that_are_few_are_added_again(types: Any, size: Any, monke
 
 
 EXPECTED = {
+    "amx": {"tile": "vpdpbusd", "pairs": "vpdpwssd"},
     "avx512vnni": {"tile": "vpdpbusd", "pairs": "vpdpwssd"},
     "avx512bw": {"tile": "vpmaddubsw", "pairs": "vpmaddwd"},
+    "avxvnni": {"tile": "vpdpbusd", "pairs": "vpdpwssd"},
     "avx2": {"tile": "vpmaddubsw", "pairs": "vpmaddwd"},
     "sse2": {"tile": "pmaddwd", "pairs": "pmaddwd"},
     "generic": {"tile": "mla", "pairs": "mla"},
@@ -190,7 +194,7 @@ def test_each_machine_gets_its_instructions(name: str) -> None:
         module, target = assembled(emit, arguments, machine)
         code = target.emit_assembly(module)
         assert EXPECTED[name][kind] in code
-        assert ("zmm" in code) == name.startswith("avx512")
+        assert ("zmm" in code) == name.startswith(("avx512", "amx"))
     for emit, arguments in (
         (tiles.block(2, quads=False), 6),
         (tiles.block(4, quads=True), 6),
@@ -212,7 +216,7 @@ def test_each_machine_gets_its_instructions(name: str) -> None:
 def test_a_tile_of_each_rung_that_this_machine_has(r: Any, quads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = this_machine()
     if not set(machine.features.split(",")).issuperset(r.needs):
-        assert vectors.rung(machine).lanes < r.lanes
+        assert vectors.RUNGS.index(vectors.rung(machine)) > vectors.RUNGS.index(r)
         return
     monkeypatch.setattr(vectors, "RUNGS", (r,))
     rows, columns = tiles.shape(r, quads)[0], tiles.columns(r)
@@ -256,7 +260,8 @@ def test_a_crossed_tile_equals_one_by_pairs(r: Any, monkeypatch: pytest.MonkeyPa
 WHOLE = """
 import numpy as np
 from intsim.backends import vectors
-vectors.RUNGS = tuple(r for r in (*vectors.RUNGS, vectors.Rung("spelled out", 16, quads="")) if r.name == {name!r})
+spelled = (vectors.Rung("spelled out", 16, quads=""), vectors.Rung("spelled tiles", 16, quads="", tiles=""))
+vectors.RUNGS = tuple(r for r in (*vectors.RUNGS, *spelled) if r.name == {name!r})
 from intsim.ops.matmul._cpu_gemm import product
 from intsim.ops.matmul._cpu_panels import packed
 generator = np.random.default_rng(5)
@@ -283,6 +288,9 @@ print("equal on", vectors.RUNGS[0].name)
         ("avx2", "haswell", "+avx2"),
         ("sse2", "nehalem", "-avx"),
         ("spelled out", "", ""),
+        ("spelled tiles", "", ""),
+        ("amx", "", ""),
+        ("avxvnni", "", ""),
         ("avx512vnni", "", ""),
         ("avx512bw", "", ""),
     ],

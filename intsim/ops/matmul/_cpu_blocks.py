@@ -30,7 +30,7 @@ class Weight:
 
 def weight(b: Any) -> Weight:
     """Raises ValueError where ``b``, int8 "n k", does not fill whole panels."""
-    made = packed(b)
+    made = packed(b, tiles=False)
     columns = made.steps.shape[2]
     if made.n % columns:
         raise ValueError(f"a weight of {made.n} rows does not fill panels of {columns}")

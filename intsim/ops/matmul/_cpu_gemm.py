@@ -12,7 +12,8 @@ import numpy as np
 
 from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel, portable
-from intsim.ops.matmul import _cpu_few as few, _cpu_outliers as outliers, _cpu_tile as machine
+from intsim.ops.matmul import _cpu_amx as tiled, _cpu_few as few, _cpu_outliers as outliers, _cpu_tile as machine
+from intsim.ops.matmul._cpu_offsets import NONE, correct, corrections
 from intsim.ops.matmul._cpu_panels import SIGN, Panels, pack
 from intsim.scalar.fixed_point import wrap32
 
@@ -41,6 +42,9 @@ def product(
             few.product(a, b, a_zero_point, b_zero_point, bias, out)
             return out
         b = pack(b, b_zero_point)
+    if b.in_tiles:
+        tiled.product(a, b, a_zero_point, bias, out)
+        return out
     start = np.zeros(b.steps.shape[0] * b.steps.shape[2], np.int32)
     if bias is not None:
         start[: b.n] = bias
@@ -49,7 +53,7 @@ def product(
     offsets = np.empty(m, np.int32)
     offsets[:] = a_zero_point
     offsets += flip
-    left, right = _corrections(b, offsets, start) if b.quads else (_NONE, _NONE)
+    left, right = corrections(b, offsets, start) if b.quads else (NONE, NONE)
     centre = np.empty(0, np.int16) if b.quads else offsets.astype(np.int16)
     lacks = b.outliers.starts, b.outliers.where, b.outliers.rest
     crossed = b.crossing is not None
@@ -63,25 +67,6 @@ def product(
     else:
         shared_out(lambda first, last: _multiply(*x, first, last, 0, panels), m, work)
     return out
-
-
-_NONE = np.empty((0, 2), np.int32)
-
-
-def _corrections(b: Panels, offsets: Any, start: Any) -> tuple[Any, Any]:
-    """What ``sum u s`` lacks of ``sum (u - offset_a) (s - offset_b)``: terms of the column go into ``start``.
-
-    The rest is ``left[i, 0] right[j, 0] + left[i, 1] right[j, 1]``; ``left[i, 0]``, minus the sum of a row
-    of ``a``, comes with the row.
-    """
-    if same := bool(offsets.size) and bool((offsets == offsets[0]).all()):
-        start[: b.n] -= offsets[0] * b.columns
-    if same and not b.shifted:
-        return _NONE, _NONE
-    left, right = np.zeros((offsets.size, 2), np.int32), np.empty((b.n, 2), np.int32)
-    left[:, 1] = 0 if same else -offsets
-    right[:, 0], right[:, 1] = b.offsets, b.columns
-    return left, right
 
 
 @portable
@@ -197,11 +182,7 @@ def _panel_products(
             for panel in range(first, last):
                 outliers.add(turned, starts, where, rest, sums, out, at, count, panel * columns)
         if left.shape[0]:
-            for i in range(at, at + count):
-                for j in range(first * columns, min(n, last * columns)):
-                    # |left| < 2**28 and |right| < 2**9 in the one, the other way round in the other: below 2**41
-                    more = np.int64(left[i, 0]) * right[j, 0] + np.int64(left[i, 1]) * right[j, 1]
-                    out[i, j] = wrap32(out[i, j] + more)
+            correct(out, left, right, at, at + count, first * columns, min(n, last * columns))
 
 
 _multiply = kernel(_panel_products, "matmul.panels")

@@ -28,7 +28,7 @@ def shape(r: Rung, quads: bool) -> tuple[int, int]:
     """Rows and vectors of a tile: its sums, a row of ``b`` and two temporaries fill the registers."""
     if r.lanes == 16:
         return 6, 4  # 24 sums of 32 registers
-    return (4 if quads else 6), 2  # 12 sums of 16; byte products need a constant and a temporary more
+    return (4 if quads and r.quads is None else 6), 2  # 12 sums of 16; bytes alone need a constant and a temporary
 
 
 def columns(r: Rung) -> int:
