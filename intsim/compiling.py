@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
@@ -91,7 +91,31 @@ def this_machine() -> Machine:
     """The machine that kernels are compiled for here: the host's, or what NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say."""
     from numba.core.registry import cpu_target
 
-    return Machine(*cpu_target.target_context.codegen().magic_tuple())
+    return _machine_of(cpu_target.target_context.codegen())
+
+
+def _machine_of(codegen: Any) -> Machine:
+    """What Numba's ``codegen`` generates for; without AMX where the operating system grants none."""
+    triple, cpu, features = codegen.magic_tuple()
+    if "+amx-tile" in features and not _tiles_granted():
+        features = features.replace("+amx-tile", "-amx-tile")
+    return Machine(triple, cpu, features)
+
+
+@cache
+def _tiles_granted() -> bool:
+    """Whether this process may use the tile registers of AMX. Linux wants to be asked before the first use.
+
+    A forked child inherits the answer, a new program asks again.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    import ctypes
+
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18  # arch/x86/include/uapi/asm/prctl.h
+    call = ctypes.CDLL(None).syscall
+    call.restype = ctypes.c_long
+    return bool(call(*map(ctypes.c_long, (arch_prctl, request_permission, tile_data))) == 0)
 
 
 def instructions(emit: Callable[..., Any], arguments: int) -> Any:
@@ -107,7 +131,7 @@ def instructions(emit: Callable[..., Any], arguments: int) -> Any:
 
     def typed(_context: Any, *_: Any) -> Any:
         def lower(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-            made = emit(builder, Machine(*context.codegen().magic_tuple()), *values)
+            made = emit(builder, _machine_of(context.codegen()), *values)
             return context.get_constant(int64, 0) if made is None else made
 
         return int64(*[int64] * arguments), lower
@@ -208,15 +232,17 @@ class _DiskCache(caching.FunctionCache):  # type: ignore[misc]  # Numba has no t
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         folder = cache_folder()
         self._name, self._py_func, self._cache_path = name, function, str(folder)
-        self._impl = _Storage(folder)
+        self._impl, self._seen = _Storage(folder), False
         self._cache_file = caching.IndexDataCacheFile(str(folder), name, digest())
         self.enable()
 
     def exists(self) -> bool:
-        return Path(self._cache_file._index_path).exists()
+        """Asked before every call of a kernel that no call has needed yet: the disk is looked at until it is there."""
+        self._seen = self._seen or Path(self._cache_file._index_path).exists()
+        return self._seen
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return sig, codegen.magic_tuple()
+        return sig, astuple(_machine_of(codegen))
 
     # A folder that cannot be read or written costs a compilation a process, never the run.
 

@@ -30,6 +30,12 @@ def _isqrt(x: Int) -> Int:
     return root - 1 if root * root > x else root
 
 
+@portable
+def root(x: Int) -> Int:
+    """The integer part of the root, for ``x < 2**62``."""
+    return _isqrt(x) if x < 2**52 else isqrt(x)
+
+
 @cache
 def _kernel(bits: int) -> Callable[..., None]:
     narrow = bits <= 16  # n <= 2**13: the squares sum up to less than 2**46, and to less than 2**62 where not

@@ -87,7 +87,7 @@ def ordered(a: Any, right: Right, a_zero_point: int, start: Any, low: int, high:
     shared_out(
         lambda first, last: _fill(words, right.panels, of_a, of_b, first_sums, low, high, out, again, first, last),
         of_b.shape[0],
-        m * n * k // gemm.A_STEP,
+        m * n * k // tiles.A_STEP,
     )
     return out, int(again.sum())
 
