@@ -57,7 +57,7 @@ def _kernel(form: vectors.Form, dtype: IntType, name: str) -> Callable[..., None
     return kernel(rows, f"requantize.{name}.{dtype}")
 
 
-_single, _by_float = cache(vectors.single), cache(vectors.by_float)  # a form's identity finds its kernel
+_by_addend, _by_float = cache(vectors.by_addend), cache(vectors.by_float)  # a form's identity finds its kernel
 Chosen = tuple[vectors.Form, str, tuple[Any, ...]]  # with its name and its parameters, an array each
 
 
@@ -100,7 +100,7 @@ def _launch(choose: Callable[[Any, IntType], Chosen], x: Any, out: Any, p: Any, 
 
 
 def single_rounding(x: Any, out: Any, p: Any, kept: Any) -> None:
-    """Fills ``out.q``; serves the rules of ``TIES``, shifts from 32 on and narrow results."""
+    """Fills ``out.q``; serves shifts from 32 on and narrow results."""
     _launch(_of_single, x, out, p, kept)
 
 
@@ -109,10 +109,29 @@ def _of_single(p: Any, dtype: IntType) -> Chosen:
     return _of_dyadic(p, dtype) if faster else _in_integers(p, dtype)
 
 
+# What is added to a product before its floor, of what is shifted out and of half of it: from 0 on, and below 0.
+_ADDENDS: dict[int, Callable[[Any, Any], tuple[Any, Any]]] = {
+    Rounding.TOWARD_NEGATIVE: lambda whole, half: (0 * whole, 0 * whole),
+    Rounding.TOWARD_ZERO: lambda whole, half: (0 * whole, whole - 1),
+    Rounding.TOWARD_POSITIVE: lambda whole, half: (whole - 1, whole - 1),
+    Rounding.AWAY_FROM_ZERO: lambda whole, half: (whole - 1, 0 * whole),
+    Rounding.TIES_TO_POSITIVE: lambda whole, half: (half, half),
+    Rounding.TIES_TO_NEGATIVE: lambda whole, half: (half - 1, half - 1),
+    Rounding.TIES_TO_AWAY: lambda whole, half: (half, half - 1),
+    Rounding.TIES_TO_ZERO: lambda whole, half: (half - 1, half),
+}
+
+
 def _in_integers(p: Any, _dtype: IntType) -> Chosen:
-    half, rest = i64(1) << (p.shift - 1), ((i64(1) << (p.shift - 32)) - 1).astype(i32)
-    fields = p.multiplier.astype(i32), (half,), (p.shift - 32).astype(i32), rest, p.zero_point.astype(i32)
-    return _single(p.rounding), f"single_rounding.{Rounding(p.rounding).name}", fields
+    multiplier, over, zero_point = (v.astype(i32) for v in (p.multiplier, p.shift - 32, p.zero_point))
+    whole, half = i64(1) << p.shift, i64(1) << (p.shift - 1)
+    if p.rounding == Rounding.TIES_TO_EVEN:
+        rest = ((i64(1) << (p.shift - 32)) - 1).astype(i32)
+        return vectors.to_even, "single_rounding.even", (multiplier, (half,), over, rest, zero_point)
+    addend, below = _ADDENDS[p.rounding](whole, half)
+    signs = 1 if (addend == below).all() else 2
+    addends = [(addend,), (below,)][:signs]
+    return _by_addend(signs), f"single_rounding.by_{signs}", (multiplier, *addends, over, zero_point)
 
 
 def _exact_in_float64(p: Any, dtype: IntType) -> bool:

@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from intsim.backends.vectors import I32, I64, Loop, Vectors, rung
 from intsim.compiling import Machine, instructions
-from intsim.numerics import IntType, Rounding
+from intsim.numerics import IntType
 
 GROUP = 4  # registers of accumulators a turn: a register of 8-bit results
 FAR = 2**30  # nearer to 0 than this is every result that does not saturate; a float32
@@ -66,29 +66,37 @@ class Columns(Vectors):
         return self.builder.call(made, [x, *constants], fastmath=fastmath)
 
 
-def single(rounding: int) -> Form:
+def to_even(v: Columns, acc: Any, load: Load) -> Any:
     """shift >= 32. Parameters: multiplier, halves of what is shifted out (even, odd), shift - 32, rest of the high
     word, zero point.
 
     |acc * multiplier| < 2**62: product + half < 2**62 + 2**61, and its high word is an int32. Where nothing is left
     of the rounded product, it was a tie that went up.
     """
+    build = v.builder
+    even, odd = (build.add(x, load(v.wide)) for x in v.products(acc, load))
+    high = v.joined(even, odd, 1, 1)
+    r = build.ashr(high, load(v.type))
+    left = build.or_(build.and_(high, load(v.type)), v.joined(even, odd, 0, 0))
+    tie = v.mask(build.icmp_signed("==", left, v.constant(0)))
+    return build.add(build.sub(r, build.and_(tie, build.and_(r, v.constant(1)))), load(v.type))
+
+
+def by_addend(signs: int) -> Form:
+    """shift >= 32, by any other rule: an addend below 2**shift, one of two by the product's sign, before the floor.
+
+    Parameters: multiplier, the addend (even, odd), that of products below 0 where signs = 2, shift - 32, zero point.
+    """
 
     def form(v: Columns, acc: Any, load: Load) -> Any:
-        build = v.builder
-        even, odd = (build.add(x, load(v.wide)) for x in v.products(acc, load))
-        high = v.joined(even, odd, 1, 1)
-        r = build.ashr(high, load(v.type))
-        rest = load(v.type)
-        if rounding != Rounding.TIES_TO_POSITIVE:
-            left = build.or_(build.and_(high, rest), v.joined(even, odd, 0, 0))
-            tie = v.mask(build.icmp_signed("==", left, v.constant(0)))
-            if rounding == Rounding.TIES_TO_EVEN:
-                less = build.and_(tie, build.and_(r, v.constant(1)))
-                r = build.sub(r, less)
-            else:  # away from 0: the value is r - 1/2, below zero
-                r = build.add(r, build.and_(tie, v.mask(build.icmp_signed("<", r, v.constant(1)))))
-        return build.add(r, load(v.type))
+        build, (even, odd) = v.builder, v.products(acc, load)
+        addends = [load(v.wide), load(v.wide)]
+        if signs == 2:
+            none, below = v.wide_constant(0), [load(v.wide), load(v.wide)]
+            negative = [build.icmp_signed("<", x, none) for x in (even, odd)]
+            addends = [build.select(*parts) for parts in zip(negative, below, addends, strict=True)]
+        high = v.joined(build.add(even, addends[0]), build.add(odd, addends[1]), 1, 1)
+        return build.add(build.ashr(high, load(v.type)), load(v.type))
 
     return form
 

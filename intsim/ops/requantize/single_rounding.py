@@ -20,7 +20,7 @@ import numpy as np
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Order, Rounding, int8, int32, uint8
 from intsim.op import Elementwise, Op, Port, Tuned
-from intsim.ops.requantize import RESULTS, TIES, MultiplierParams, multiplier_oracle, streams
+from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle, streams
 from intsim.params import Limit, int_type, integer, rule
 from intsim.registry import register
 from intsim.scalar.rounding import saturate, shift_right
@@ -83,9 +83,8 @@ def examples() -> dict[str, Any]:
 
 
 def _serves(p: Params, size: Mapping[str, int]) -> bool:
-    """The nearest by the common rules, right shifts of a 64-bit product to its high word and beyond."""
-    common = p.rounding in TIES and p.zero_point_added == Order.LAST
-    return common and bool((p.shift >= 32).all()) and streams(p, size)
+    """Right shifts of a 64-bit product to its high word and beyond."""
+    return p.zero_point_added == Order.LAST and bool((p.shift >= 32).all()) and streams(p, size)
 
 
 def in_32_bits(p: Params) -> bool:
