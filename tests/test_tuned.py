@@ -78,15 +78,29 @@ def test_single_rounding_through_float64_up_to_its_limit(zero_point: int) -> Non
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_double_rounding(shape: tuple[int, int]) -> None:
-    acc, params = accumulators(*shape), get("requantize.double_rounding").params
+def test_single_rounding_of_what_float64_takes_for_a_tie() -> None:
+    multiplier = 2**30 + 1 + np.arange(2**22)
+    acc = (2**61 + multiplier // 2) // multiplier
+    above = acc * multiplier - 2**61
+    multiplier, acc = (v[(above > 0) & (above < 128)] for v in (multiplier, acc))
+    assert acc.size
+    params, column = get("requantize.single_rounding").params, np.full((20_000, 1), acc[0], np.int32)
+    equal("requantize.single_rounding", params(int(multiplier[0]), 62), column)
+    assert prepare("requantize.single_rounding", p=params(int(multiplier[0]), 62))(column)[0, 0] == 1
+    assert prepare("requantize.dyadic", p=get("requantize.dyadic").params(int(multiplier[0]), 62))(column)[0, 0] == 0
+
+
+@pytest.mark.parametrize("name", ["double_rounding", "two_half_ups"])
+def test_two_roundings(name: str, shape: tuple[int, int]) -> None:
+    acc, params = accumulators(*shape), get(f"requantize.{name}").params
     multiplier = DRAW.integers(0, 2**31, shape[1])
     multiplier[0] = 2**31 - 1
-    shift = DRAW.integers(31, 63, shape[1])
-    shift[-1] = 62
-    equal("requantize.double_rounding", params(multiplier, shift, 7, int16), acc)
+    shift = DRAW.integers(32, 63, shape[1])
+    shift[-1], shift[0] = 62, 32
+    equal(f"requantize.{name}", params(multiplier, shift, 7, int16), acc)
     small = DRAW.integers(-64, 64, shape).astype(np.int32)
-    equal("requantize.double_rounding", params(2**30, 33, 0), small)
+    for k in (30, 12):  # ties of the second rounding, and of the first
+        equal(f"requantize.{name}", params(2**k, 33, 0), small << (31 - k if k < 30 else 0))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -96,6 +110,19 @@ def test_float32_ties_even(shape: tuple[int, int], scale: float) -> None:
     scales = np.full(shape[1], scale, np.float32)
     scales[1:] *= DRAW.uniform(0.6, 1.0, shape[1] - 1).astype(np.float32)
     equal("requantize.float32_ties_even", params.from_scale(scales, zero_point=-9, dtype=int16), accumulators(*shape))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("scale", [2.0**-4, 0.3, 3.0, 1e15, 2.0**-50])
+def test_float64_ties_away(shape: tuple[int, int], scale: float) -> None:
+    params = get("requantize.float64_ties_away").params
+    scales = np.full(shape[1], scale)
+    scales[1::2] *= DRAW.uniform(0.6, 1.0, scales[1::2].size)
+    p = params.from_scale(scales, zero_point=-9, dtype=int16)
+    equal("requantize.float64_ties_away", p, accumulators(*shape))
+    equal("requantize.float64_ties_away", p, DRAW.integers(-300, 300, shape).astype(np.int32))
+    near = np.rint((DRAW.integers(-300, 300, shape) + 0.5) / scales)  # the nearest to ties
+    equal("requantize.float64_ties_away", p, np.clip(near, -(2**31), 2**31 - 1).astype(np.int32))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -119,6 +146,15 @@ def test_what_the_tuned_kernels_do_not_serve_runs_on_the_program() -> None:
         params(2**30, 40, zero_point_added=Order.FIRST),
     ):
         assert prepare("requantize.single_rounding", p=p)._fast({"m": 1000, "n": 100}) is None
+
+
+def test_double_rounding_by_nearly_one_with_a_zero_point() -> None:
+    """The result leaves int32 before it saturates: no tuned kernel may take it for one that fits."""
+    p = get("requantize.double_rounding").params(2**31 - 1, 31, 7)
+    acc = accumulators(300, 100)
+    got, wanted = (prepare("requantize.double_rounding", p=p, backend=b)(acc) for b in ("cpu", "reference"))
+    np.testing.assert_array_equal(got, wanted)
+    assert (got[-1] == 127).all()
 
 
 def logits(m: int, n: int, t: IntType) -> Any:

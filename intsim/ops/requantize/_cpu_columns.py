@@ -123,15 +123,11 @@ _ADDENDS: dict[int, Callable[[Any, Any], tuple[Any, Any]]] = {
 
 
 def _in_integers(p: Any, _dtype: IntType) -> Chosen:
+    if p.rounding != Rounding.TIES_TO_EVEN:
+        return _by_sign(p, *_ADDENDS[p.rounding](i64(1) << p.shift, i64(1) << (p.shift - 1)))
     multiplier, over, zero_point = (v.astype(i32) for v in (p.multiplier, p.shift - 32, p.zero_point))
-    whole, half = i64(1) << p.shift, i64(1) << (p.shift - 1)
-    if p.rounding == Rounding.TIES_TO_EVEN:
-        rest = ((i64(1) << (p.shift - 32)) - 1).astype(i32)
-        return vectors.to_even, "single_rounding.even", (multiplier, (half,), over, rest, zero_point)
-    addend, below = _ADDENDS[p.rounding](whole, half)
-    signs = 1 if (addend == below).all() else 2
-    addends = [(addend,), (below,)][:signs]
-    return _by_addend(signs), f"single_rounding.by_{signs}", (multiplier, *addends, over, zero_point)
+    half, rest = i64(1) << (p.shift - 1), ((i64(1) << (p.shift - 32)) - 1).astype(i32)
+    return vectors.to_even, "single_rounding.even", (multiplier, (half,), over, rest, zero_point)
 
 
 def _exact_in_float64(p: Any, dtype: IntType) -> bool:
@@ -144,17 +140,31 @@ def _exact_in_float64(p: Any, dtype: IntType) -> bool:
 
 
 def double_rounding(x: Any, out: Any, p: Any, kept: Any) -> None:
-    """Fills ``out.q``; serves shifts from 31 on and narrow results."""
+    """Fills ``out.q``; serves shifts from 32 on and narrow results."""
     _launch(_of_double, x, out, p, kept)
 
 
 def _of_double(p: Any, dtype: IntType) -> Chosen:
-    over, rest = (p.shift - 31).astype(i32), ((i64(1) << (p.shift - 31)) - 1).astype(i32)
-    return (
-        vectors.double,
-        "double_rounding",
-        (p.multiplier.astype(i32), over, rest, rest >> 1, p.zero_point.astype(i32)),
-    )
+    # Floor in floor: of the product, 2**30 and half of the rest, at once. Below 0 the second rounding, away, adds one
+    # less, in units of 2**31; between -2**30 and 0, where the first gives 0, the result is 0 by either.
+    addend = (i64(1) << 30) + (i64(1) << (p.shift - 1))
+    return _by_sign(p, addend, addend - 2**31)
+
+
+def two_half_ups(x: Any, out: Any, p: Any, kept: Any) -> None:
+    """Fills ``out.q``; serves shifts from 32 on and narrow results."""
+    _launch(_of_two_half_ups, x, out, p, kept)
+
+
+def _of_two_half_ups(p: Any, dtype: IntType) -> Chosen:
+    addend = (i64(1) << 30) + (i64(1) << (p.shift - 1))  # floor in floor
+    return _by_sign(p, addend, addend)
+
+
+def _by_sign(p: Any, addend: Any, below: Any) -> Chosen:
+    multiplier, over, zero_point = (v.astype(i32) for v in (p.multiplier, p.shift - 32, p.zero_point))
+    signs = 1 if (addend == below).all() else 2
+    return _by_addend(signs), f"by_addend.{signs}", (multiplier, *[(addend,), (below,)][:signs], over, zero_point)
 
 
 # Requantize as the published systems do, in the machine's floats: one conversion, one product, one rounding. The
@@ -181,9 +191,18 @@ def _of_dyadic(p: Any, dtype: IntType) -> Chosen:
     return _by_factor(ir.DoubleType(), "dyadic", p.multiplier.astype(np.float64) * 2.0**-p.shift, p)  # exact: 31 bits
 
 
-def _by_factor(element: Any, name: str, factor: Any, p: Any) -> Chosen:
+def float64_ties_away(x: Any, out: Any, p: Any, kept: Any) -> None:
+    """Fills ``out.q``; serves narrow results."""
+    _launch(_of_float64, x, out, p, kept)
+
+
+def _of_float64(p: Any, dtype: IntType) -> Chosen:
+    return _by_factor(ir.DoubleType(), "float64_ties_away", p.multiplier_bits.view(np.float64), p, away=True)
+
+
+def _by_factor(element: Any, name: str, factor: Any, p: Any, away: bool = False) -> Chosen:
     far = bool(np.abs(factor).max() > vectors.FAR / 2**31)
-    return _by_float(element, far), f"{name}.{'far' if far else 'near'}", (factor, p.zero_point.astype(i32))
+    return _by_float(element, far, away), f"{name}.{'far' if far else 'near'}", (factor, p.zero_point.astype(i32))
 
 
 _BY_NAME: dict[str, Callable[[Any, IntType], Chosen]] = {
@@ -191,6 +210,8 @@ _BY_NAME: dict[str, Callable[[Any, IntType], Chosen]] = {
     "requantize.double_rounding": _of_double,
     "requantize.float32_ties_even": _of_float32,
     "requantize.dyadic": _of_dyadic,
+    "requantize.two_half_ups": _of_two_half_ups,
+    "requantize.float64_ties_away": _of_float64,
 }
 
 

@@ -58,12 +58,12 @@ class Columns(Vectors):
     def mask(self, test: Any) -> Any:
         return self.builder.sext(test, self.type)
 
-    def named(self, name: str, x: Any, *others: float, fastmath: tuple[str, ...] = ()) -> Any:
-        """LLVM's function of floats by this name; others: a number for all lanes each."""
+    def named(self, name: str, x: Any, *others: Any, fastmath: tuple[str, ...] = ()) -> Any:
+        """LLVM's function of floats by this name; a number stands for itself in all lanes."""
         bits = 32 if x.type.element == ir.FloatType() else 64
         made = self.function(f"llvm.{name}.v{x.type.count}f{bits}", x.type, [x.type] * (1 + len(others)))
-        constants = [ir.Constant(x.type, [n] * x.type.count) for n in others]
-        return self.builder.call(made, [x, *constants], fastmath=fastmath)
+        values = [ir.Constant(x.type, [n] * x.type.count) if isinstance(n, float) else n for n in others]
+        return self.builder.call(made, [x, *values], fastmath=fastmath)
 
 
 def to_even(v: Columns, acc: Any, load: Load) -> Any:
@@ -101,22 +101,8 @@ def by_addend(signs: int) -> Form:
     return form
 
 
-def double(v: Columns, acc: Any, load: Load) -> Any:
-    """shift >= 31, multiplier >= 0. Parameters: multiplier, shift - 31, what is shifted out, half of it, zero point.
-
-    The high product needs no saturation: it is at least -(2**31 - 1).
-    """
-    build = v.builder
-    even, odd = (build.add(x, v.wide_constant(2**30)) for x in v.products(acc, load))
-    x = v.joined(build.lshr(even, v.wide_constant(31)), build.shl(odd, v.wide_constant(1)), 0, 1)
-    over, whole = load(v.type), load(v.type)
-    threshold = build.sub(load(v.type), build.ashr(x, v.constant(31)))
-    up = v.mask(build.icmp_signed(">", build.and_(x, whole), threshold))
-    return build.add(build.sub(build.ashr(x, over), up), load(v.type))
-
-
-def by_float(element: Any, far: bool) -> Form:
-    """Parameters: the factor as a float, zero point. To the nearest, ties to even.
+def by_float(element: Any, far: bool, away: bool = False) -> Form:
+    """Parameters: the factor as a float, zero point. To the nearest, ties to even; in float64 also ties away.
 
     far: whether a product can leave [-FAR, FAR]; it then becomes the nearer of these.
     """
@@ -130,7 +116,13 @@ def by_float(element: Any, far: bool) -> Form:
         if element == ir.FloatType():
             return build.add(build.fptosi(v.named("rint", product), v.type), load(v.type))
         # 2**52 ends the fraction of a float64 before the point; half as much again keeps the sign: two's complement
-        bits = build.bitcast(build.fadd(product, ir.Constant(of, [1.5 * 2.0**52] * of.count)), v.words_of(of))
+        magic = ir.Constant(of, [1.5 * 2.0**52] * of.count)
+        made = build.fadd(product, magic)
+        if away:  # a tie that went toward 0 lies half a step beyond what it was rounded to, exactly
+            step = v.named("copysign", ir.Constant(of, [0.5] * of.count), product)
+            tie = build.fcmp_ordered("==", build.fsub(product, build.fsub(made, magic)), step)
+            made = build.fadd(made, build.select(tie, build.fadd(step, step), ir.Constant(of, [0.0] * of.count)))
+        bits = build.bitcast(made, v.words_of(of))
         whole = v.shuffle(bits, bits, range(0, 2 * v.rung.lanes, 2))
         return build.add(whole, load(v.type))
 

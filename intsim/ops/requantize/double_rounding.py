@@ -72,7 +72,7 @@ OP = register(
             Tuned(
                 "cpu",
                 "intsim.ops.requantize._cpu_columns:double_rounding",
-                lambda p, size: streams(p, size) and bool((p.shift >= 31).all()),
+                lambda p, size: streams(p, size) and bool((p.shift >= 32).all()),
                 keeps=True,
             ),
         ),

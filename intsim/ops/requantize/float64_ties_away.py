@@ -17,8 +17,8 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int32
-from intsim.op import Elementwise, Op, Oracle, Port
-from intsim.ops.requantize import RESULTS
+from intsim.op import Elementwise, Op, Oracle, Port, Tuned
+from intsim.ops.requantize import RESULTS, streams
 from intsim.params import Params as Base, int_type, integer
 from intsim.registry import register
 from intsim.scalar.ieee import times_float64, to_integer
@@ -81,6 +81,7 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
+        tuned=(Tuned("cpu", "intsim.ops.requantize._cpu_columns:float64_ties_away", streams, keeps=True),),
         oracle=Oracle(
             params=lambda scale: Params.from_scale(scale, dtype=int32),
             scales=(1e-6, 0.9),

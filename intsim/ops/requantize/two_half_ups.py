@@ -19,8 +19,8 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int32
-from intsim.op import Elementwise, Op, Port
-from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle
+from intsim.op import Elementwise, Op, Port, Tuned
+from intsim.ops.requantize import RESULTS, MultiplierParams, multiplier_oracle, streams
 from intsim.params import int_type, integer
 from intsim.registry import register
 from intsim.scalar.fixed_point import wrap32
@@ -71,6 +71,14 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
+        tuned=(
+            Tuned(
+                "cpu",
+                "intsim.ops.requantize._cpu_columns:two_half_ups",
+                lambda p, size: streams(p, size) and bool((p.shift >= 32).all()),
+                keeps=True,
+            ),
+        ),
         oracle=multiplier_oracle(Params, lambda p: 1.0),  # half a unit a rounding
     )
 )
