@@ -77,7 +77,6 @@ def test_single_rounding_through_float64_up_to_its_limit(zero_point: int) -> Non
         equal("requantize.single_rounding", params(-multiplier, shift, zero_point), acc)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_single_rounding_of_what_float64_takes_for_a_tie() -> None:
     multiplier = 2**30 + 1 + np.arange(2**22)
     acc = (2**61 + multiplier // 2) // multiplier
@@ -90,6 +89,7 @@ def test_single_rounding_of_what_float64_takes_for_a_tie() -> None:
     assert prepare("requantize.dyadic", p=get("requantize.dyadic").params(int(multiplier[0]), 62))(column)[0, 0] == 0
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", ["double_rounding", "two_half_ups"])
 def test_two_roundings(name: str, shape: tuple[int, int]) -> None:
     acc, params = accumulators(*shape), get(f"requantize.{name}").params
