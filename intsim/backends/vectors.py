@@ -94,6 +94,12 @@ class Vectors:
     def store(self, value: Any, address: Any) -> None:
         self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer())).align = 1
 
+    def fetch(self, address: Any, *, written: bool = False) -> None:
+        """Brings a line of memory into the first-level cache; any address will do."""
+        line = self.builder.inttoptr(address, I8.as_pointer())
+        near, data = I32(3), I32(1)
+        self.call("llvm.prefetch.p0", ir.VoidType(), line, I32(int(written)), near, data)
+
     def splat(self, scalar: Any, count: int = 0) -> Any:
         """``scalar`` in every one of ``count`` elements (a whole register where 0)."""
         of = ir.VectorType(scalar.type, count) if count else self.of(scalar.type)
