@@ -95,7 +95,7 @@ def this_machine() -> Machine:
 
 
 def _machine_of(codegen: Any) -> Machine:
-    """What Numba's ``codegen`` generates for; without AMX where the operating system does not let this process use it."""
+    """What Numba's ``codegen`` generates for; without AMX where the operating system grants none."""
     triple, cpu, features = codegen.magic_tuple()
     if "+amx-tile" in features and not _tiles_granted():
         features = features.replace("+amx-tile", "-amx-tile")

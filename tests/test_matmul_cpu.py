@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from intsim.backends import vectors
 from intsim.compiling import Machine, assembled, native, this_machine
 from intsim.ops.matmul import (
+    _cpu_few as few,
     _cpu_nibbles as nibbles,
     _cpu_outliers as outliers,
     _cpu_panels as panels,
@@ -87,7 +88,7 @@ def test_int16_wraps(m: int, k: int, n: int, seed: int) -> None:
 @given(data=st.data())
 def test_nibbles(data: Any) -> None:
     m, n = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 9))
-    k = data.draw(st.sampled_from([1, 2, 63, 64, 65, 128, 131]))
+    k = data.draw(st.sampled_from([1, 2, 63, 64, 65, 131, 331, 523]))
     seed, signed, high_first = data.draw(st.integers(0, 2**31)), data.draw(st.booleans()), data.draw(st.booleans())
     a = matrix(data.draw, data.draw(TYPES), m, k, seed)
     generator = np.random.default_rng(seed)
@@ -185,8 +186,12 @@ EXPECTED = {
 def test_each_machine_gets_its_instructions(name: str) -> None:
     machine = MACHINES[name]
     assert vectors.rung(machine).name == name
-    for quads, kind in ((True, "tile"), (False, "pairs")):
-        module, target = assembled(tiles.tile(quads), 8, machine)
+    for emit, arguments, kind in (
+        (tiles.tile(True), 8, "tile"),
+        (tiles.tile(False), 8, "pairs"),
+        (tiles.crossed_tile, 9, "pairs"),
+    ):
+        module, target = assembled(emit, arguments, machine)
         code = target.emit_assembly(module)
         assert EXPECTED[name][kind] in code
         assert ("zmm" in code) == name.startswith(("avx512", "amx"))
@@ -194,10 +199,13 @@ def test_each_machine_gets_its_instructions(name: str) -> None:
         (tiles.block(2, quads=False), 6),
         (tiles.block(4, quads=True), 6),
         (tiles.row(quads=True), 5),
-        (tiles.dots, 6),
+        (tiles.row(quads=False, crossed=True), 5),
+        (tiles.crossing, 3),
+        (few.dots(True, 2), 5),
+        (few.dots(False, 1), 5),
         (outliers.scaled, 6),
         (outliers.added, 4),
-        (nibbles.dot, 4),
+        (nibbles.dots(4), 6),
     ):
         module, target = assembled(emit, arguments, machine)
         assert "instructions:" in target.emit_assembly(module)
@@ -223,6 +231,28 @@ def test_a_tile_of_each_rung_that_this_machine_has(r: Any, quads: bool, monkeypa
     start, out = generator.integers(-(2**31), 2**31, (rows, columns)).astype(np.int32), np.empty((rows, columns), "i4")
     run = native(tiles.tile(quads), 8, machine)
     run(a.ctypes.data, 4 * steps, b.ctypes.data, out.ctypes.data, 4 * columns, steps, start.ctypes.data, 4 * columns)
+    sums = np.einsum("rsb,scb->rc", a.astype(np.int64), b.astype(np.int64))
+    assert (out == (start + sums).astype(np.int32)).all()
+
+
+@pytest.mark.parametrize("r", [*vectors.RUNGS, vectors.Rung("spelled out", 16, quads="")], ids=lambda r: r.name)
+def test_a_crossed_tile_equals_one_by_pairs(r: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = this_machine()
+    if not set(machine.features.split(",")).issuperset(r.needs):
+        assert vectors.RUNGS.index(vectors.rung(machine)) > vectors.RUNGS.index(r)
+        return
+    monkeypatch.setattr(vectors, "RUNGS", (r,))
+    rows, columns = tiles.CROSSED, tiles.columns(r)
+    steps, generator = 6, np.random.default_rng(3)
+    a = generator.choice(np.array([-255, 255, 9], np.int16), (rows, steps, 2))
+    b = generator.choice(np.array([-255, 255, -7], np.int16), (steps, columns, 2))
+    start, out = generator.integers(-(2**31), 2**31, (rows, columns)).astype(np.int32), np.empty((rows, columns), "i4")
+    less, more = (a[:, ::2] * a[:, 1::2].astype(np.int32)).sum((1, 2)).astype(np.int32), np.empty(columns, np.int32)
+    native(tiles.crossing, 3, machine)(b.ctypes.data, steps // 2, more.ctypes.data)
+    run = native(tiles.crossed_tile, 9, machine)
+    begin = start - more
+    where = (b.ctypes.data, out.ctypes.data, 4 * columns, steps, begin.ctypes.data, 4 * columns, less.ctypes.data)
+    run(a.ctypes.data, 4 * steps, *where)
     sums = np.einsum("rsb,scb->rc", a.astype(np.int64), b.astype(np.int64))
     assert (out == (start + sums).astype(np.int32)).all()
 

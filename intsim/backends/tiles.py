@@ -93,4 +93,6 @@ class Tiles:
 
     def _at(self, register: int, row: Any) -> Any:
         """The address of a row of a register in memory."""
-        return self._builder.add(self._memory, self._builder.add(I64(register * SIZE), self._builder.mul(row, I64(BYTES))))
+        return self._builder.add(
+            self._memory, self._builder.add(I64(register * SIZE), self._builder.mul(row, I64(BYTES)))
+        )

@@ -94,7 +94,7 @@ def run(
 
     The division by the L2 norm follows on the host.
     """
-    from intsim.models import encoder, file, text, transformer_file
+    from intsim.models import file, fused_encoder, text, transformer_file
     from intsim.models.float_encoder import normalised
 
     with explained():
@@ -114,7 +114,7 @@ def run(
                 click.echo(
                     f"text {number} is cut to {read.shape.tokens} tokens, {sentence.dropped} are left out", err=True
                 )
-        made = encoder.IntegerEncoder(read, backend)
+        made = fused_encoder.opened(read, backend)
         with counting("embedding", len(sentences)) as progress:
             integers = made.embed([s.ids for s in sentences], progress=progress)
         real = normalised(integers).astype("float32")

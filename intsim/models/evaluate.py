@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from intsim.models.checkpoint import Checkpoint
-from intsim.models.encoder import IntegerEncoder
+from intsim.models.fused_encoder import opened
 from intsim.models.float_encoder import FloatEncoder, normalised
 from intsim.models.layout import Array, IntegerModel
 from intsim.models.text import TextReader
@@ -111,7 +111,7 @@ def evaluate(
         )
     texts = sorted({t for pair in pairs for t in (pair.first, pair.second)})
     sentences = [s.ids for s in TextReader(model.tokenizer, model.shape).read(texts)]
-    encoder = IntegerEncoder(model, backend)
+    encoder = opened(model, backend)
     encoder.embed(sentences[:1])  # kernels are compiled or loaded outside the measured time
     pooled, integer_seconds = _timed(lambda: encoder.embed(sentences, progress=progress))
     real, float_seconds = _timed(lambda: FloatEncoder(checkpoint).embed(sentences, progress=progress))

@@ -16,6 +16,7 @@ import numpy as np
 from intsim.models import calibrate, convert
 from intsim.models.checkpoint import Checkpoint, tensor_shapes
 from intsim.models.encoder import IntegerEncoder
+from intsim.models.fused_encoder import opened
 from intsim.models.layout import Shape
 from tests.bench.frame import Case
 
@@ -40,7 +41,7 @@ def cases(threads: int) -> Iterator[Case]:
     ids = np.random.default_rng(1).integers(0, SHAPE.vocabulary, (2, TOKENS)).astype(np.int32)
     model = convert.convert(checkpoint, calibrate.ranges(checkpoint, ids))
     lengths = np.array([TOKENS], np.int32)
-    encoder, ids = IntegerEncoder(model), ids[:1]
+    encoder, ids = opened(model), ids[:1]
     ways: dict[str, Callable[[], Any]] = {"intsim": lambda: encoder.run(ids, lengths)}
     assert (ways["intsim"]() == IntegerEncoder(model, "reference").run(ids, lengths)).all()
     from tests.bench import _bert_onnx

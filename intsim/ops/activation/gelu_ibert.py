@@ -81,11 +81,14 @@ def examples() -> dict[str, Any]:
     }
 
 
-def _in_32_bits(p: Params, size: Mapping[str, int]) -> bool:
+def in_32_bits(p: Params) -> bool:
     """Whether the square and the product stay below 2**31."""
     erf = p.b * p.b + abs(p.c)
-    fits = erf < 2**31 and (erf >> ERF_SHIFT) + 1 + abs(p.one) < 2**16
-    return fits and p.dtype == int32 and size["m"] * size["n"] > WORTH_TUNING
+    return erf < 2**31 and (erf >> ERF_SHIFT) + 1 + abs(p.one) < 2**16 and p.dtype == int32
+
+
+def _serves(p: Params, size: Mapping[str, int]) -> bool:
+    return in_32_bits(p) and size["m"] * size["n"] > WORTH_TUNING
 
 
 OP = register(
@@ -99,7 +102,7 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
-        tuned=(Tuned("cpu", "intsim.ops.activation._cpu_gelu_ibert:gelu", _in_32_bits),),
+        tuned=(Tuned("cpu", "intsim.ops.activation._cpu_gelu_ibert:gelu", _serves),),
         oracle=Oracle(
             params=lambda scale: Params.from_scale(scale, dtype=unlimited),
             scales=(2.0**-12, 2.0**-3),

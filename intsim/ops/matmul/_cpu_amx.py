@@ -21,8 +21,8 @@ from intsim.ops.matmul import _cpu_offsets as offsets
 Emit = Any
 
 SIDE = 2 * ROWS  # rows and columns of a block of sums
-NEAR = 2**20  # bytes: half of the second-level cache
-AHEAD = 2  # steps of the panel that are fetched before they are needed
+NEAR = 2**20  # bytes: so many panels stay in the second-level cache while rows go past
+TALL = 2**19  # bytes: so many rows do while panels go past
 A_STEP = 2**11  # products that take as long as a step of a plain kernel
 
 
@@ -44,16 +44,14 @@ def sums(tiles: int, *, signed: bool) -> Emit:
         t, two = Tiles(v), range(2)
         acc, of_a, of_b = ((0, 1), (2, 3)), (4, 5), (6, 7)
         rows = [builder.add(c, builder.mul(ldc, I64(r))) for r in range(ROWS * tiles)]
-        for row in rows:
+        for row in rows:  # most come from farther away than the operands
             for j in two:
-                v.fetch(v.at(row, BYTES * j), written=True)
+                v.ask_for(v.at(row, BYTES * j), to_write=True)
         for i in range(tiles):
             for j in two:
                 t.load(acc[i][j], v.at(start, BYTES * j), I64(0))
         loop = Loop(builder, steps, [a, b])
         at_a, at_b = loop.values
-        for line in range(2 * ROWS):
-            v.fetch(v.at(at_b, AHEAD * 2 * SIZE + BYTES * line))
         for j in two:
             t.load(of_b[j], v.at(at_b, SIZE * j), I64(BYTES))
         for i in range(tiles):
@@ -85,7 +83,6 @@ def _release(builder: Any, machine: Any) -> None:
     Tiles(Vectors(builder, rung(machine))).release()
 
 
-by_tiles = instructions(lambda builder, machine: I64(int(rung(machine).tiles is not None)), 0)
 configure = instructions(_configure, 0)
 release = instructions(_release, 0)
 spread = instructions(_spread, 3)
@@ -164,7 +161,7 @@ def _tile_products(
     """
     (_, size), n, steps = a.shape, out.shape[1], panels.shape[1] // ROWS
     each = steps * SIDE * BYTES  # bytes of a panel, or of as many rows
-    tall = 1 if (last - first) * each <= NEAR else max(NEAR // each, 1)
+    tall = 1 if (last - first) * each <= NEAR else max(TALL // each, 1)
     tall = min(tall, -(-(bottom - top) // SIDE)) * SIDE
     room = np.empty(tall // SIDE * each + BYTES, np.uint8)
     laid = room[-room.ctypes.data % BYTES :]

@@ -12,14 +12,12 @@ import numpy as np
 
 from intsim.backends.cpu import shared_out
 from intsim.compiling import Int, kernel, portable
-from intsim.ops.matmul import _cpu_amx as tiled, _cpu_outliers as outliers, _cpu_tile as machine
+from intsim.ops.matmul import _cpu_amx as tiled, _cpu_few as few, _cpu_outliers as outliers, _cpu_tile as machine
 from intsim.ops.matmul._cpu_offsets import NONE, correct, corrections
 from intsim.ops.matmul._cpu_panels import SIGN, Panels, pack
 from intsim.scalar.fixed_point import wrap32
 
 MANY = 48  # rows: from here on outliers cost less than the quads save
-A_STEP = 2**10  # products that take as long as a step of a plain kernel
-FEW = 6  # rows: below this, laying out ``b`` costs more than it saves
 DEPTH = 2**9  # steps: so much of a panel stays in the first-level cache while the rows go past
 TALL = 192  # rows: so many, DEPTH steps of each, stay in the second-level cache while the panels go past
 LAID_OUT = 2**22  # bytes of ``a`` laid out at a time, at most (but for 12 rows)
@@ -37,14 +35,14 @@ def product(
     m = a.shape[0]
     if out is None:
         out = np.empty((m, b.n if isinstance(b, Panels) else b.shape[0]), np.int32)
-    if isinstance(b, Panels) and few(a):
+    if isinstance(b, Panels) and few.are(a):
         b, b_zero_point = b.source, b.zero_point
     if not isinstance(b, Panels):
-        if few(a) and b.itemsize == 1:
-            _by_dots(a, b, a_zero_point, b_zero_point, bias, out)
+        if few.are(a) and b.itemsize == 1:
+            few.product(a, b, a_zero_point, b_zero_point, bias, out)
             return out
         b = pack(b, b_zero_point)
-    if b.quads and tiled.serves():
+    if b.in_tiles:
         tiled.product(a, b, a_zero_point, bias, out)
         return out
     start = np.zeros(b.steps.shape[0] * b.steps.shape[2], np.int32)
@@ -58,9 +56,12 @@ def product(
     left, right = corrections(b, offsets, start) if b.quads else (NONE, NONE)
     centre = np.empty(0, np.int16) if b.quads else offsets.astype(np.int16)
     lacks = b.outliers.starts, b.outliers.where, b.outliers.rest
-    x = (a.view(np.uint8), flip, words, centre, b.steps, b.quads, start, left, right, out, *lacks)
+    crossed = b.crossing is not None
+    if crossed:
+        start -= b.crossing
+    x = (a.view(np.uint8), flip, words, centre, b.steps, b.quads, crossed, start, left, right, out, *lacks)
     panels = b.steps.shape[0]
-    work = m * b.k * b.n // A_STEP
+    work = m * b.k * b.n // machine.A_STEP
     if panels > m:
         shared_out(lambda first, last: _multiply(*x, 0, m, first, last), panels, work)
     else:
@@ -68,14 +69,11 @@ def product(
     return out
 
 
-def few(a: Any) -> bool:
-    """Whether ``product`` reads ``b`` as it lies, without panels."""
-    return bool(a.shape[0] < FEW and a.itemsize == 1)
-
-
 @portable
-def _lay_out(a: Any, row: Int, flip: Int, words: bool, quads: bool, centre: Any, pairs: Any, plain: Any, i: Int) -> Int:
-    """Row ``row`` of ``a`` as row ``i`` of the block; the sum of its quads."""
+def lay_out(
+    a: Any, row: Int, flip: Int, words: bool, quads: bool, crossed: bool, centre: Any, pairs: Any, plain: Any, i: Int
+) -> Int:
+    """Row ``row`` of ``a`` as row ``i`` of the block; the sum of its quads, or what crossing adds to it."""
     size, lanes, total = a.shape[1], machine.lanes(), np.int64(0)
     source, target = a.ctypes.data + row * size, plain.ctypes.data + i * plain.shape[1]
     if words:
@@ -90,11 +88,28 @@ def _lay_out(a: Any, row: Int, flip: Int, words: bool, quads: bool, centre: Any,
             total += plain[i, k]
     else:
         turns = size // (2 * lanes)
-        if turns:
+        if turns and crossed:
+            total += machine.row_crossed(source, target, turns, flip, centre[row])
+        elif turns:
             machine.row_of_pairs(source, target, turns, flip, centre[row])
         for k in range(2 * lanes * turns, size):
             pairs[i, k] = np.int16(a[row, k] ^ flip) - centre[row]
+            if crossed and k & 2:
+                total += np.int64(pairs[i, k - 2]) * pairs[i, k]
     return total
+
+
+@portable
+def _stretch(
+    quads: bool, crossed: bool, a: Int, lda: Int, b: Int, c: Int, ldc: Int, steps: Int, start: Int, lds: Int, less: Int
+) -> None:
+    """A stretch of a tile, as ``_cpu_tile`` has it for quads, crossed pairs and pairs."""
+    if crossed:
+        machine.stretch_crossed(a, lda, b, c, ldc, steps, start, lds, less)
+    elif quads:
+        machine.stretch_of_quads(a, lda, b, c, ldc, steps, start, lds)
+    else:
+        machine.stretch_of_pairs(a, lda, b, c, ldc, steps, start, lds)
 
 
 def _panel_products(
@@ -104,6 +119,7 @@ def _panel_products(
     centre: Any,
     panels: Any,
     quads: bool,
+    crossed: bool,
     start: Any,
     left: Any,
     right: Any,
@@ -118,21 +134,22 @@ def _panel_products(
 ) -> None:
     """Rows [top, bottom) of panels [first, last)."""
     columns = machine.width()
-    rows = machine.rows_of_quads() if quads else machine.rows_of_pairs()
+    rows = machine.rows_of_quads() if quads else machine.CROSSED if crossed else machine.rows_of_pairs()
     size, n = a.shape[1], out.shape[1]
-    steps = -(-size // 4) if quads or words else -(-size // 2)
+    steps = -(-size // 4) if quads or words else -(-size // 4) * 2 if crossed else -(-size // 2)
     height = max(min(TALL, LAID_OUT // (4 * steps)) // 12, 1) * 12  # whole tiles of 4 and of 6 rows
     height = min(height, -(-(bottom - top) // 12) * 12)
     block = np.empty((height, 2 * steps), np.int16)
-    block[:, 2 * steps - 2 :] = 0  # the last step may be half empty
+    block[:, 2 * steps - 4 :] = 0  # the last step may be half empty, and of two crossed ones the second whole
     plain = block.view(np.uint8)
-    edge = np.empty((rows, columns), np.int32)
+    edge, less = np.empty((rows, columns), np.int32), np.zeros(2 * height, np.int32)
     tall = outliers.room(height) if starts.size else 0
     turned, sums = np.empty((size, tall), np.uint8), np.empty((columns, tall), np.int32)
     for at in range(top, bottom, height):
         count = min(height, bottom - at)
         for i in range(count):
-            total = _lay_out(a, at + i, flip, words, quads, centre, block, plain, i)
+            total = lay_out(a, at + i, flip, words, quads, crossed, centre, block, plain, i)
+            less[i] = wrap32(total)
             if left.shape[0]:
                 left[at + i, 0] = -total  # at most 2**20 bytes: below 2**28
         for step in range(0, steps, DEPTH):
@@ -149,18 +166,14 @@ def _panel_products(
                         so_far, apart = target, 4 * n
                     else:
                         so_far, apart = begin, 0
-                    if quads:
-                        machine.stretch_of_quads(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
-                    else:
-                        machine.stretch_of_pairs(tile, 4 * steps, source, target, 4 * n, turns, so_far, apart)
+                    off = less.ctypes.data + 4 * (height if step else i)  # once: there are zeros
+                    _stretch(quads, crossed, tile, 4 * steps, source, target, 4 * n, turns, so_far, apart, off)
                 if step:
                     continue  # the edges were done at once
                 for i in range(inside, count, rows):
                     tile, target = block.ctypes.data + 4 * i * steps, edge.ctypes.data
-                    if quads:
-                        machine.tile_of_quads(tile, 4 * steps, source, target, 4 * columns, steps, begin)
-                    else:
-                        machine.tile_of_pairs(tile, 4 * steps, source, target, 4 * columns, steps, begin)
+                    off = less.ctypes.data + 4 * i
+                    _stretch(quads, crossed, tile, 4 * steps, source, target, 4 * columns, steps, begin, 0, off)
                     for r in range(min(rows, count - i)):
                         for j in range(min(columns, n - column)):
                             out[at + i + r, column + j] = edge[r, j]
@@ -173,45 +186,3 @@ def _panel_products(
 
 
 _multiply = kernel(_panel_products, "matmul.panels")
-
-
-def _by_dots(a: Any, b: Any, a_zero_point: Any, b_zero_point: Any, bias: Any, out: Any) -> None:
-    (m, k), n = a.shape, b.shape[0]
-    centred, offsets = a.astype(np.int16), np.empty(n, np.int64)
-    centred -= np.asarray(a_zero_point, np.int16).reshape(-1, 1)
-    flip = SIGN if b.dtype == np.int8 else 0
-    offsets[:] = b_zero_point
-    offsets += flip
-    start = np.zeros(n, np.int32) if bias is None else bias
-    x = (centred, b.view(np.uint8), flip, offsets, start, out)
-    shared_out(lambda first, last: _dots(*x, first, last), n, m * k * n // A_STEP)
-
-
-def _dot_products(a: Any, b: Any, flip: int, offsets: Any, start: Any, out: Any, first: int, last: int) -> None:
-    """``out[i, j] = start[j] + sum_k a[i, k] ((b[j, k] ^ flip) - offsets[j])`` for columns [first, last)."""
-    m, k = a.shape
-    together = 2 * machine.lanes()
-    turns, vectored = k // together, k // together * together
-    sums, of_a = np.zeros(machine.DOTS, np.int32), np.zeros(m, np.int64)
-    for i in range(m):
-        for t in range(k):
-            of_a[i] += a[i, t]
-    for column in range(first, last, machine.DOTS):
-        j = max(min(column, last - machine.DOTS), first)  # the last group overlaps the one before
-        count = min(machine.DOTS, last - j)
-        apart = k if count == machine.DOTS else 0  # too few columns: all of them below
-        for i in range(m):
-            if turns:
-                machine.dots_of_bytes(
-                    a.ctypes.data + 2 * i * k, b.ctypes.data + j * k, apart, sums.ctypes.data, turns, flip
-                )
-            for c in range(count):
-                total = start[j + c] - offsets[j + c] * of_a[i]  # below 2**10 * 2**29
-                if apart:
-                    total += sums[c]
-                for t in range(vectored if apart else 0, k):
-                    total += np.int64(a[i, t]) * np.int64(b[j + c, t] ^ flip)
-                out[i, j + c] = wrap32(total)
-
-
-_dots = kernel(_dot_products, "matmul.dots")

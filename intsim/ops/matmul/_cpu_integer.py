@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from intsim.compiling import at_hand, compiles
-from intsim.ops.matmul import _cpu_blas as blas, _cpu_gemm as gemm, _cpu_nibbles as nibbles, _cpu_panels as panels
+from intsim.ops.matmul import (
+    _cpu_blas as blas,
+    _cpu_few as few,
+    _cpu_gemm as gemm,
+    _cpu_nibbles as nibbles,
+    _cpu_panels as panels,
+)
 
 WORTH_COMPILING = 2**34  # products: about as long in BLAS as compiling takes
 LONGEST_IN_INT32 = 2**15  # terms: 2**15 * 255**2 < 2**31
@@ -39,14 +45,14 @@ def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
     narrow = p.acc.bits <= 32
     into = out.acc if out.acc.dtype == np.int32 and p.acc.bits == 32 else np.empty(out.acc.shape, np.int32)
     bias = x.bias if narrow else np.zeros_like(x.bias)
-    few = gemm.few(a)
-    if p.b.bits == 4 and few:
+    is_few = few.are(a)
+    if p.b.bits == 4 and is_few:
         nibbles.product(
             a, b, signed=p.b.qmin < 0, high_first=bool(p.nibbles), a_zero_point=p.a_zero_point,
             b_zero_point=p.b_zero_point, bias=bias, out=into,
         )  # fmt: skip
     else:
-        right = b if few else laid_out(a, b, p, kept)
+        right = b if is_few else laid_out(a, b, p, kept)
         gemm.product(a, right, a_zero_point=p.a_zero_point, b_zero_point=p.b_zero_point, bias=bias, out=into)
     if into is not out.acc:
         out.acc[...] = _wrapped(into if narrow else into + x.bias.astype(np.int64), p.acc)
@@ -55,7 +61,7 @@ def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
 def exact(x: Any, out: Any, p: Any, kept: Any) -> None:
     """Fills ``out``, int32 "m n", with the product of 8-bit operands and the bias; nothing leaves int32."""
     if _ready(x.a.size * x.b.shape[0]):
-        b = x.b if gemm.few(x.a) else laid_out(x.a, x.b, p, kept)
+        b = x.b if few.are(x.a) else laid_out(x.a, x.b, p, kept)
         gemm.product(x.a, b, a_zero_point=p.a_zero_point, b_zero_point=p.b_zero_point, bias=x.bias, out=out)
         return
     blas.centred(x.a, p.a_zero_point, x.b, p.b_zero_point[:, None], out)
@@ -81,7 +87,7 @@ def row_zero_points(x: Any, out: Any, p: Any, kept: Any) -> None:
     """``matmul.row_zero_points``: fills ``out.acc``. A constant ``b`` is laid out once."""
     zero_points = x.a_zero_point.astype(np.int64)
     if _ready(x.a.shape[0] * x.a.shape[1] * x.b.shape[0]):
-        b = x.b if gemm.few(x.a) else laid_out(x.a, x.b, p, kept)
+        b = x.b if few.are(x.a) else laid_out(x.a, x.b, p, kept)
         gemm.product(x.a, b, a_zero_point=zero_points, b_zero_point=p.b_zero_point, out=out.acc)
         return
     blas.centred(x.a, zero_points[:, None], x.b, p.b_zero_point[:, None], out.acc)
@@ -93,7 +99,7 @@ def _wrapped(acc: Any, t: Any) -> Any:
 
 
 def _ready(products: int) -> bool:
-    if all(at_hand(f) for f in (gemm._multiply, gemm._dots, panels._pack)):
+    if all(at_hand(f) for f in (gemm._multiply, few._dots, panels._pack)):
         return True
     _by_blas[0] += products
     return compiles() and _by_blas[0] > WORTH_COMPILING

@@ -16,7 +16,6 @@ from intsim.ops.matmul import _cpu_tile as machine
 from intsim.scalar.fixed_point import wrap32
 
 UNITS = 8  # registers of sums
-PIECE = 64  # steps that are turned at a time: they stay in the first-level cache
 
 
 def scaled(
@@ -61,6 +60,19 @@ def added(builder: Any, target: Machine, sums: Any, apart: Any, out: Any, ldo: A
         v.store(builder.add(v.load(at), row), at)
 
 
+def turned_square(builder: Any, target: Machine, source: Any, apart: Any, turned: Any, ldt: Any) -> None:
+    """Bytes: four times ``lanes`` of ``lanes`` rows, ``apart`` bytes apart, as so many rows of ``lanes``."""
+    v = Vectors(builder, rung(target))
+    lanes = v.rung.lanes
+    rows = [v.load(builder.add(source, builder.mul(apart, I64(r)))) for r in range(lanes)]
+    for s, step in enumerate(v.transpose(rows)):
+        four = v.cast(step, I8)
+        for byte in range(4):
+            made = v.shuffle(four, four, [4 * lane + byte for lane in range(lanes)])
+            v.store(made, builder.add(turned, builder.mul(ldt, I64(4 * s + byte))))
+
+
+square_turned = instructions(turned_square, 4)
 scaled_rows = instructions(scaled, 6)
 added_square = instructions(added, 4)
 
@@ -75,11 +87,18 @@ def room(rows: Int) -> Int:
 @portable
 def turn(plain: Any, turned: Any, count: Int) -> None:
     """``turned[k, i] = plain[i, k]`` for ``count`` rows i."""
-    for k in range(0, turned.shape[0], PIECE):
-        end = min(k + PIECE, turned.shape[0])
+    lanes = machine.lanes()
+    whole_k, whole_i = turned.shape[0] // (4 * lanes) * 4 * lanes, count // lanes * lanes
+    size, tall = plain.shape[1], turned.shape[1]
+    for k in range(0, whole_k, 4 * lanes):
+        for i in range(0, whole_i, lanes):
+            square_turned(plain.ctypes.data + i * size + k, size, turned.ctypes.data + k * tall + i, tall)
+    for i in range(whole_i, count):
+        for k in range(whole_k):
+            turned[k, i] = plain[i, k]
+    for k in range(whole_k, turned.shape[0]):
         for i in range(count):
-            for t in range(k, end):
-                turned[t, i] = plain[i, t]
+            turned[k, i] = plain[i, k]
 
 
 @portable

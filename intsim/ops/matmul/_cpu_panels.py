@@ -18,6 +18,7 @@ import numpy as np
 from intsim.backends.cpu import shared_out
 from intsim.backends.vectors import rung
 from intsim.compiling import kernel, this_machine
+from intsim.backends.tiles import BYTES
 from intsim.ops.matmul import _cpu_amx as tiled, _cpu_tile as machine
 
 MOST = 32767 // 255  # two neighbours that are no larger together never saturate
@@ -45,12 +46,13 @@ class Panels:
     """``b``, "n k", ready to be multiplied by.
 
     source, zero_point: what they were made of.
-    steps: int32 (panels, steps, columns of a panel): see ``_cpu_tile``. On a machine with tiles those of quads hold
-        16 steps of 16 columns after another: see ``_cpu_amx``.
+    steps: int32 (panels, steps, columns of a panel): see ``_cpu_tile``.
+    in_tiles: whether they hold 16 steps of 16 columns after another: see ``_cpu_amx``.
     quads: whether a step is four bytes or two int16.
     offsets, columns: of quads, an int32 a column: what each signed byte has too much, and the sum of the
         bytes without it. (Of pairs, nothing.) shifted: whether any offset is not 0.
     outliers: of quads, what ``steps`` lacks; of no columns where it lacks nothing.
+    crossing: of pairs that are crossed, an int32 a column of all panels: what that adds; else None.
     """
 
     n: int
@@ -63,18 +65,21 @@ class Panels:
     columns: Any
     shifted: bool
     outliers: Outliers = _NO_OUTLIERS
+    crossing: Any = None
+    in_tiles: bool = False
 
 
-def packed(b: Any, zero_point: Any = 0) -> Panels:
+def packed(b: Any, zero_point: Any = 0, *, tiles: bool = True) -> Panels:
     """The panels of a copy of ``b``, to be kept; see ``pack``."""
-    return pack(np.array(b, order="C"), np.array(zero_point), outliers=True)
+    return pack(np.array(b, order="C"), np.array(zero_point), outliers=True, tiles=tiles)
 
 
-def pack(b: Any, zero_point: Any = 0, *, quads: bool = True, outliers: bool = False) -> Panels:
+def pack(b: Any, zero_point: Any = 0, *, quads: bool = True, outliers: bool = False, tiles: bool = True) -> Panels:
     """The panels of ``b`` (int8, uint8 or int16, "n k", C-contiguous), ``zero_point`` subtracted: one, or one per n.
 
     quads: whether they may be quads. outliers: whether these may lack something, which takes longer to find out
-    and pays where they are kept for many rows. Raises ValueError where ``b - zero_point`` leaves int16.
+    and pays where they are kept for many rows. tiles: whether quads may lie in tiles.
+    Raises ValueError where ``b - zero_point`` leaves int16.
     """
     n, k = b.shape
     words = b.dtype == np.int16
@@ -89,26 +94,28 @@ def pack(b: Any, zero_point: Any = 0, *, quads: bool = True, outliers: bool = Fa
     offsets = (zero_points - flip if quads else zero_points + flip).astype(np.int32)
     span = 4 if quads or words else 2
     r = rung(this_machine())
-    lanes, columns = r.lanes, tiled.SIDE if quads and tiled.serves() else machine.columns(r)
+    in_tiles = quads and tiles and tiled.serves()
+    lanes, columns = r.lanes, tiled.SIDE if in_tiles else machine.columns(r)
     steps = -(-b.shape[1] * b.itemsize // span)
     panels = _aligned(-(-n // columns), -(-steps // lanes) * lanes, columns)
     centre = np.full(panels.shape[0] * columns, 0 if words else flip, np.int16)  # columns past the last hold 0
-    sums = np.zeros(n if quads else 0, np.int32)
+    crossed = r.crossed and not quads and not words
+    sums = np.zeros(n if quads else centre.size if crossed else 0, np.int32)
     if not (quads or words):
         centre[:n] = offsets
     shared_out(
-        lambda first, last: _pack(bytes_, flip, centre, span, quads, panels, sums, first, last),
+        lambda first, last: _pack(bytes_, flip, centre, span, quads, crossed, in_tiles, panels, sums, first, last),
         panels.shape[0],
         b.nbytes // 8,
     )
     if not quads:
-        return Panels(n, k, b, zero_point, panels, False, sums, sums, False)
+        none = sums[:0]
+        return Panels(n, k, b, zero_point, panels, False, none, none, False, crossing=sums if crossed else None)
     if lacking.starts.size:
         before = np.concatenate([[0], np.cumsum(lacking.rest, dtype=np.int64)])
         sums += np.diff(before[lacking.starts]).astype(np.int32)
-    return Panels(
-        n, k, b, zero_point, panels, True, offsets, sums - np.int32(k) * offsets, bool(offsets.any()), lacking
-    )
+    less, shifted = sums - np.int32(k) * offsets, bool(offsets.any())
+    return Panels(n, k, b, zero_point, panels, True, offsets, less, shifted, lacking, in_tiles=in_tiles)
 
 
 LINE = 64  # bytes that the first-level cache moves at a time: a vector across two of them takes twice as long
@@ -142,11 +149,20 @@ def _as_quads(b: Any, flip: int, seldom: int) -> tuple[bool, Any, Outliers]:
 
 
 def _pack_panels(
-    b: Any, flip: int, centre: Any, span: int, quads: bool, panels: Any, sums: Any, first: int, last: int
+    b: Any,
+    flip: int,
+    centre: Any,
+    span: int,
+    quads: bool,
+    crossed: bool,
+    in_tiles: bool,
+    panels: Any,
+    sums: Any,
+    first: int,
+    last: int,
 ) -> None:
     lanes, (_, steps, columns), (n, size) = machine.lanes(), panels.shape, b.shape
-    in_tiles = quads and tiled.by_tiles() != 0
-    aside, below = (tiled.BYTES, tiled.BYTES) if in_tiles else (4, 4 * columns)
+    aside, below = (BYTES, BYTES) if in_tiles else (4, 4 * columns)
     beyond = flip if quads else 0  # of quads, bytes past the last step are 0, whatever they meet
     edge = np.zeros((lanes, 4 * lanes), np.uint8)
     for panel in range(first, last):
@@ -169,6 +185,9 @@ def _pack_panels(
                     machine.block_of_pairs(source, apart, at, below, flip, centre.ctypes.data + 2 * column)
                 else:
                     machine.block_of_words(source, apart, at, below, flip, centre.ctypes.data + 2 * column)
+        if crossed:
+            source = panels.ctypes.data + 4 * panel * steps * columns
+            machine.crossing_of_panel(source, (size + 3) // 4, sums.ctypes.data + 4 * panel * columns)
         if quads:
             for j in range(panel * columns, min(n, (panel + 1) * columns)):
                 total = np.int32(0)

@@ -9,7 +9,7 @@ import numpy as np
 from intsim.backends.cpu import compile, shared_out
 from intsim.backends.vectors import I32, I64, Loop, Vectors, rung
 from intsim.compiling import Machine, instructions, kernel
-from intsim.ops.matmul import _cpu_gemm as gemm, _cpu_panels as panels, _cpu_tile as tiles
+from intsim.ops.matmul import _cpu_panels as panels, _cpu_tile as tiles
 from intsim.ops.matmul.prefix_extremes import OP
 
 LARGEST = 2**30  # of a bias: below it, nothing leaves int32
@@ -31,7 +31,7 @@ def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
     shared_out(
         lambda first, last: _fill(words, pairs, start, out.least, out.most, first, last),
         pairs.shape[0],
-        m * n * k // gemm.A_STEP,
+        m * n * k // tiles.A_STEP,
     )
 
 

@@ -71,7 +71,7 @@ def ordered(a: Any, b: Any, a_zero_point: int, b_zero_point: Any, start: Any, lo
     shared_out(
         lambda first, last: _fill(words, kept.steps, of_a, of_b, first_sums, low, high, out, again, first, last),
         of_b.shape[0],
-        m * n * k // gemm.A_STEP,
+        m * n * k // tiles.A_STEP,
     )
     return out, int(again.sum())
 

@@ -1,9 +1,14 @@
-"""Micro-kernels of the matrix product: the instructions of one tile, of one packed block, of one dot product.
+"""Micro-kernels of the matrix product: the instructions of one tile, of one packed block, of one row.
 
 Both operands reach a tile in steps, an int32 each: two int16 ("pairs": zero points subtracted, exact
 for all 8-bit operands and for int16 without zero points) or four bytes ("quads": uint8 by int8). A
 step of ``a`` is broadcast to all lanes; a step of ``b`` is a row of a panel, one int32 a column. The sum
 is int32 modulo 2**32 whatever the rung.
+
+Pairs of bytes may be "crossed": x y' + y x' = (x + x') (y + y') - x y - x' y' makes one product of two (Winograd, "A
+new algorithm for inner product", IEEE Transactions on Computers 1968). Here x and y are the first and the second of
+two steps of ``a``, x' and y' those of ``b``; the terms of ``a`` alone are a number a row, of ``b`` alone a number a
+column.
 """
 
 from __future__ import annotations
@@ -15,6 +20,8 @@ from intsim.backends.vectors import I8, I16, I32, I64, Loop, Rung, Vectors, rung
 from intsim.compiling import Machine, instructions
 
 Emit = Callable[..., Any]
+
+A_STEP = 2**10  # products that take as long as a step of a plain kernel
 
 
 def shape(r: Rung, quads: bool) -> tuple[int, int]:
@@ -71,6 +78,50 @@ def tile(quads: bool, sought: bool = False) -> Emit:
     return emit
 
 
+def crossed_tile(
+    builder: Any, machine: Machine, a: Any, lda: Any, b: Any, c: Any, ldc: Any, steps: Any, start: Any, lds: Any,
+    less: Any,
+) -> None:  # fmt: skip
+    """A ``tile`` of CROSSED rows by crossed pairs of 9 bits; steps even. less: int32, one to take off each row."""
+    v = Vectors(builder, rung(machine))
+    rows, vectors, size = CROSSED, shape(v.rung, False)[1], 4 * v.rung.lanes
+    offsets = [builder.mul(lda, I64(r)) for r in range(rows)]
+    first = []
+    for r in range(rows):
+        off, at = v.splat(v.load(v.at(less, 4 * r), I32)), builder.add(start, builder.mul(lds, I64(r)))
+        first += [builder.sub(v.load(v.at(at, size * j)), off) for j in range(vectors)]
+    loop = Loop(builder, builder.lshr(steps, I64(1)), [a, b, *first])
+    at_a, at_b, *acc = loop.values
+    panel = [v.cast(v.load(v.at(at_b, size * j)), I16) for j in range(2 * vectors)]
+    for r in range(rows):
+        at = builder.add(at_a, offsets[r])
+        x, y = (v.cast(v.splat(v.load(v.at(at, step), I32)), I16) for step in (0, 4))
+        for j in range(vectors):
+            sums = builder.add(x, panel[vectors + j]), builder.add(y, panel[j])
+            acc[r * vectors + j] = v.add_pairs(acc[r * vectors + j], *(v.cast(s, I32) for s in sums))
+    loop.end([v.at(at_a, 8), v.at(at_b, 2 * size * vectors), *acc])
+    for r in range(rows):
+        row = builder.add(c, builder.mul(ldc, I64(r)))
+        for j in range(vectors):
+            v.store(acc[r * vectors + j], v.at(row, size * j))
+
+
+CROSSED = 4  # rows of a crossed tile: 8 sums of 16, two steps of a panel, and the two crossed sums
+
+
+def crossing(builder: Any, machine: Machine, panel: Any, twos: Any, out: Any) -> None:
+    """The sums over two steps of a panel's products that crossing adds: an int32 a column. twos >= 1."""
+    v = Vectors(builder, rung(machine))
+    vectors, size = shape(v.rung, False)[1], 4 * v.rung.lanes
+    loop = Loop(builder, twos, [panel, *[v.constant(0)] * vectors])
+    at, *acc = loop.values
+    for j in range(vectors):
+        acc[j] = v.add_pairs(acc[j], v.load(v.at(at, size * j)), v.load(v.at(at, size * (vectors + j))))
+    loop.end([v.at(at, 2 * size * vectors), *acc])
+    for j in range(vectors):
+        v.store(acc[j], v.at(out, size * j))
+
+
 def by_rung(builder: Any, machine: Machine, *values: Any) -> Any:
     """All steps of a tile for weights laid out once: quads where an instruction adds four exact products.
 
@@ -114,10 +165,11 @@ def block(span: int, quads: bool) -> Emit:
     return emit
 
 
-def row(quads: bool) -> Emit:
-    """A row of bytes of ``a``, xored with ``flip``: as pairs less ``centre``, or as quads. Returns the sum of quads.
+def row(quads: bool, crossed: bool = False) -> Emit:
+    """A row of bytes of ``a``, xored with ``flip``: as pairs less ``centre``, or as quads.
 
-    Takes the addresses of source and target and the turns, each of a register of the target.
+    Takes the addresses of source and target and the turns, each of a register of the target. Returns the sum of
+    quads, or of the products of two neighbouring pairs that crossing adds.
     """
 
     def emit(builder: Any, machine: Machine, source: Any, target: Any, turns: Any, flip: Any, centre: Any) -> Any:
@@ -132,9 +184,13 @@ def row(quads: bool) -> Emit:
             total = v.add_quads(total, v.cast(value, I32), v.cast(v.constant(1, I8), I32))
         else:
             value = builder.sub(builder.zext(value, v.of(made)), less)
+        if crossed:
+            twos = builder.bitcast(value, v.of(I64))
+            second = builder.lshr(twos, v.constant(32, I64))  # beside a zero: the first is met once
+            total = v.add_pairs(total, v.cast(twos, I32), v.cast(second, I32))
         v.store(value, into)
         loop.end([v.at(at, taken.count), v.at(into, 4 * v.rung.lanes), total])
-        return builder.sext(v.sum(total), I64) if quads else None
+        return builder.sext(v.sum(total), I64) if quads or crossed else None
 
     return emit
 
@@ -144,34 +200,6 @@ def _halved(v: Vectors) -> Any:
     from llvmlite import ir
 
     return ir.VectorType(I8, 2 * v.rung.lanes)
-
-
-DOTS = 4  # columns at a time: they share the loads of ``a``
-
-
-def dots(builder: Any, machine: Machine, a: Any, b: Any, ldb: Any, c: Any, turns: Any, flip: Any) -> None:
-    """``c[j] = sum_k a[k] (b[j, k] ^ flip)`` for DOTS rows of bytes, read as uint8, and a row of int16.
-
-    turns >= 1: registers of int16 to go through.
-    """
-    v = Vectors(builder, rung(machine))
-    zero = v.constant(0)
-    offsets = [builder.mul(ldb, I64(j)) for j in range(DOTS)]
-    flips = v.splat(builder.trunc(flip, I8), 2 * v.rung.lanes)
-    loop = Loop(builder, turns, [a, b, *[zero] * DOTS])
-    at_a, at_b, *acc = loop.values
-    row = v.load(at_a)
-    for j in range(DOTS):
-        terms = builder.xor(v.load(builder.add(at_b, offsets[j]), _halved(v)), flips)
-        acc[j] = v.add_pairs(acc[j], row, v.cast(builder.zext(terms, v.of(I16)), I32))
-    loop.end([v.at(at_a, 4 * v.rung.lanes), v.at(at_b, 2 * v.rung.lanes), *acc])
-    for j in range(DOTS):
-        v.store(v.sum(acc[j]), v.at(c, 4 * j))
-
-
-def _whole(emit: Emit) -> Emit:
-    """All steps of a tile: every row of the sums starts alike."""
-    return lambda builder, machine, *values: emit(builder, machine, *values, I64(0))
 
 
 def _number(of: Callable[[Rung], int]) -> Any:
@@ -187,16 +215,16 @@ by_quads = _number(lambda r: int(r.quads is not None))
 tile_of_steps = instructions(by_rung, SOUGHT - 1)
 tile_sought = instructions(by_rung, SOUGHT)
 stretch_of_pairs = instructions(tile(quads=False), 8)
-tile_of_pairs = instructions(_whole(tile(quads=False)), 7)
+stretch_crossed = instructions(crossed_tile, 9)
+crossing_of_panel = instructions(crossing, 3)
 block_of_pairs = instructions(block(2, quads=False), 6)
 block_of_words = instructions(block(4, quads=False), 6)
 block_of_quads = instructions(block(4, quads=True), 6)
-dots_of_bytes = instructions(dots, 6)
 
 
 row_of_pairs = instructions(row(quads=False), 5)
+row_crossed = instructions(row(quads=False, crossed=True), 5)
 
 
 stretch_of_quads = instructions(tile(quads=True), 8)
-tile_of_quads = instructions(_whole(tile(quads=True)), 7)
 row_of_quads = instructions(row(quads=True), 5)
