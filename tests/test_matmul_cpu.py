@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from intsim.backends import vectors
 from intsim.compiling import Machine, assembled, native, this_machine
 from intsim.ops.matmul import (
+    _cpu_amx as amx,
     _cpu_few as few,
     _cpu_nibbles as nibbles,
     _cpu_outliers as outliers,
@@ -209,6 +210,25 @@ def test_each_machine_gets_its_instructions(name: str) -> None:
     ):
         module, target = assembled(emit, arguments, machine)
         assert "instructions:" in target.emit_assembly(module)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_sums_in_tiles_stay_in_their_registers(signed: bool) -> None:
+    module, target = assembled(amx.sums(2, signed=signed), 6, MACHINES["amx"])
+    lines = [line.split() for line in target.emit_assembly(module).splitlines()]
+    code = [line for line in lines if line and ("tile" in line[0] or line[0].startswith("tdp"))]
+    at = [i for i, line in enumerate(code) if line[0] == ("tdpbssd" if signed else "tdpbusd")]
+    assert len(at) % 4 == 0
+    turns = len(at) // 4  # LLVM may write several turns of the loop
+    names = [line[0] for line in code]
+    assert (names.count("tileloadd"), names.count("tilestored"), len(code)) == (4 + 4 * turns, 4, 8 + 8 * turns)
+    assert names[-4:] == ["tilestored"] * 4
+    assert not any("%rsp" in word or "%rbp" in word for line in code for word in line), "tiles wait in memory"
+    used = {(line[1], line[2], line[3]) for line in (code[i] for i in at)}
+    assert used == {(f"%tmm{6 + j},", f"%tmm{4 + i},", f"%tmm{2 * i + j}") for i in range(2) for j in range(2)}
+    for emit, name in ((amx.configured, "ldtilecfg"), (amx.released, "tilerelease")):
+        module, target = assembled(emit, 0, MACHINES["amx"])
+        assert target.emit_assembly(module).count(name) == 1
 
 
 @pytest.mark.parametrize("r", [*vectors.RUNGS, vectors.Rung("spelled out", 16, quads="")], ids=lambda r: r.name)

@@ -75,16 +75,17 @@ def _spread(builder: Any, machine: Any, source: Any, target: Any, turns: Any) ->
     loop.end([v.at(at, BYTES), v.at(into, SIDE * BYTES)])
 
 
-def _configure(builder: Any, machine: Any) -> None:
+def configured(builder: Any, machine: Any) -> None:
+    """Before the first ``sums`` of a thread, and ``released`` after its last: no other code of it may use tiles."""
     Tiles(Vectors(builder, rung(machine))).configure()
 
 
-def _release(builder: Any, machine: Any) -> None:
+def released(builder: Any, machine: Any) -> None:
     Tiles(Vectors(builder, rung(machine))).release()
 
 
-configure = instructions(_configure, 0)
-release = instructions(_release, 0)
+configure = instructions(configured, 0)
+release = instructions(released, 0)
 spread = instructions(_spread, 3)
 two_of_signed = instructions(sums(2, signed=True), 6)
 two_of_unsigned = instructions(sums(2, signed=False), 6)
@@ -107,9 +108,9 @@ def product(a: Any, b: Any, a_zero_point: Any, bias: Any, out: Any) -> None:
     blocks, panels = -(-m // SIDE), b.steps.shape[0]
     work = m * b.k * n // A_STEP
     if n > m:  # the larger operand is shared out, each reads all of the smaller one
-        shared_out(lambda first, last: _multiply(*x, 0, m, first, last), panels, work)
+        shared_out(lambda first, last: multiply(*x, 0, m, first, last), panels, work)
     else:
-        shared_out(lambda first, last: _multiply(*x, first * SIDE, min(last * SIDE, m), 0, panels), blocks, work)
+        shared_out(lambda first, last: multiply(*x, first * SIDE, min(last * SIDE, m), 0, panels), blocks, work)
 
 
 @portable
@@ -196,4 +197,4 @@ def _tile_products(
         offsets.correct(out, left, right, top, bottom, first * SIDE, min(n, last * SIDE))
 
 
-_multiply = kernel(_tile_products, "matmul.tiles")
+multiply = kernel(_tile_products, "matmul.tiles")
