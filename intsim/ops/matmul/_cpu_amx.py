@@ -21,8 +21,8 @@ from intsim.ops.matmul import _cpu_offsets as offsets
 Emit = Any
 
 SIDE = 2 * ROWS  # rows and columns of a block of sums
-NEAR = 2**20  # bytes: so many panels stay in the second-level cache while rows go past
-TALL = 2**19  # bytes: so many rows do while panels go past
+NEAR = 2**20  # bytes: panels that stay in the second-level cache go past a block of rows after another
+TALL = 2**19  # bytes: else, as many rows as stay there go past a panel after another
 A_STEP = 2**11  # products that take as long as a step of a plain kernel
 
 
@@ -104,8 +104,10 @@ def product(a: Any, b: Any, a_zero_point: Any, bias: Any, out: Any) -> None:
         left, right = offsets.corrections(b, np.broadcast_to(np.asarray(a_zero_point, np.int32), m), start)
     elif a_zero_point:
         start[:n] -= np.int32(a_zero_point) * b.columns
-    x = (a.view(np.uint8), a.dtype == np.int8, b.steps, start, left, right, out)
     blocks, panels = -(-m // SIDE), b.steps.shape[0]
+    near, each = b.steps.nbytes <= NEAR, SIDE * 4 * b.steps.shape[1]
+    tall = 1 if near else max(TALL // each, 1)
+    x = (a.view(np.uint8), a.dtype == np.int8, b.steps, start, left, right, out, tall * SIDE)
     work = m * b.k * n // A_STEP
     if n > m:  # the larger operand is shared out, each reads all of the smaller one
         shared_out(lambda first, last: multiply(*x, 0, m, first, last), panels, work)
@@ -151,19 +153,16 @@ def _tile_products(
     left: Any,
     right: Any,
     out: Any,
+    tall: int,
     top: int,
     bottom: int,
     first: int,
     last: int,
 ) -> None:
-    """Rows [top, bottom) of panels [first, last).
-
-    Panels that stay near go past a block of rows after another; else as many rows as stay near past a panel.
-    """
+    """Rows [top, bottom) of panels [first, last), ``tall`` rows past a panel after another: a multiple of SIDE."""
     (_, size), n, steps = a.shape, out.shape[1], panels.shape[1] // ROWS
     each = steps * SIDE * BYTES  # bytes of a panel, or of as many rows
-    tall = 1 if (last - first) * each <= NEAR else max(TALL // each, 1)
-    tall = min(tall, -(-(bottom - top) // SIDE)) * SIDE
+    tall = min(tall, -(-(bottom - top) // SIDE) * SIDE)
     room = np.empty(tall // SIDE * each + BYTES, np.uint8)
     laid = room[-room.ctypes.data % BYTES :]
     edge = np.empty((SIDE, SIDE), np.int32)
