@@ -214,7 +214,7 @@ def test_each_machine_gets_its_instructions(name: str) -> None:
 
 @pytest.mark.parametrize("signed", [True, False])
 def test_sums_in_tiles_stay_in_their_registers(signed: bool) -> None:
-    module, target = assembled(amx.sums(2, signed=signed), 6, MACHINES["amx"])
+    module, target = assembled(amx.sums(2, signed=signed), 7, MACHINES["amx"])
     lines = [line.split() for line in target.emit_assembly(module).splitlines()]
     code = [line for line in lines if line and ("tile" in line[0] or line[0].startswith("tdp"))]
     at = [i for i, line in enumerate(code) if line[0] == ("tdpbssd" if signed else "tdpbusd")]

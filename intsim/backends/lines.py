@@ -19,4 +19,5 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         return np.empty(shape, made)
     room = np.empty(size + LINE, np.uint8)
     begin = -room.ctypes.data % LINE
-    return room[begin : begin + size].view(made).reshape(shape)
+    placed: np.ndarray[Any, Any] = room[begin : begin + size].view(made).reshape(shape)
+    return placed

@@ -23,6 +23,7 @@ Emit = Any
 SIDE = 2 * ROWS  # rows and columns of a block of sums
 NEAR = 2**20  # bytes: panels that stay in the second-level cache go past a block of rows after another
 TALL = 2**19  # bytes: else, as many rows as stay there go past a panel after another
+FAR = 2**18  # elements: larger results come from farther away than the operands
 A_STEP = 2**11  # products that take as long as a step of a plain kernel
 
 
@@ -36,17 +37,18 @@ def sums(tiles: int, *, signed: bool) -> Emit:
     """``c = start + a b`` for ``tiles`` times 16 rows and SIDE columns.
 
     signed: whether ``a`` is. Addresses of ``a`` and of the panel as they are laid out, of ``c`` (rows ldc bytes apart)
-    and of the row that all sums start with; steps >= 1.
+    and of the row that all sums start with; steps >= 1. far: whether ``c`` is asked for before.
     """
 
-    def emit(builder: Any, machine: Any, a: Any, b: Any, c: Any, ldc: Any, steps: Any, start: Any) -> None:
+    def emit(builder: Any, machine: Any, a: Any, b: Any, c: Any, ldc: Any, steps: Any, start: Any, far: Any) -> None:
         v = Vectors(builder, rung(machine))
         t, two = Tiles(v), range(2)
         acc, of_a, of_b = ((0, 1), (2, 3)), (4, 5), (6, 7)
         rows = [builder.add(c, builder.mul(ldc, I64(r))) for r in range(ROWS * tiles)]
-        for row in rows:  # most come from farther away than the operands
-            for j in two:
-                v.ask_for(v.at(row, BYTES * j), to_write=True)
+        with builder.if_then(builder.icmp_signed("!=", far, I64(0))):
+            for row in rows:
+                for j in two:
+                    v.ask_for(v.at(row, BYTES * j), to_write=True)
         for i in range(tiles):
             for j in two:
                 t.load(acc[i][j], v.at(start, BYTES * j), I64(0))
@@ -87,10 +89,10 @@ def released(builder: Any, machine: Any) -> None:
 configure = instructions(configured, 0)
 release = instructions(released, 0)
 spread = instructions(_spread, 3)
-two_of_signed = instructions(sums(2, signed=True), 6)
-two_of_unsigned = instructions(sums(2, signed=False), 6)
-one_of_signed = instructions(sums(1, signed=True), 6)
-one_of_unsigned = instructions(sums(1, signed=False), 6)
+two_of_signed = instructions(sums(2, signed=True), 7)
+two_of_unsigned = instructions(sums(2, signed=False), 7)
+one_of_signed = instructions(sums(1, signed=True), 7)
+one_of_unsigned = instructions(sums(1, signed=False), 7)
 
 
 def product(a: Any, b: Any, a_zero_point: Any, bias: Any, out: Any) -> None:
@@ -132,17 +134,17 @@ def _lay_out(a: Any, row: Int, count: Int, laid: Any, at: Int) -> None:
 
 
 @portable
-def _sums(signed: bool, one: bool, a: Int, b: Int, c: Int, ldc: Int, steps: Int, start: Int) -> None:
+def _sums(signed: bool, one: bool, a: Int, b: Int, c: Int, ldc: Int, steps: Int, start: Int, far: Int) -> None:
     """``sums`` of a block: of 16 rows if ``one``, else of SIDE."""
     if signed:
         if one:
-            one_of_signed(a, b, c, ldc, steps, start)
+            one_of_signed(a, b, c, ldc, steps, start, far)
         else:
-            two_of_signed(a, b, c, ldc, steps, start)
+            two_of_signed(a, b, c, ldc, steps, start, far)
     elif one:
-        one_of_unsigned(a, b, c, ldc, steps, start)
+        one_of_unsigned(a, b, c, ldc, steps, start, far)
     else:
-        two_of_unsigned(a, b, c, ldc, steps, start)
+        two_of_unsigned(a, b, c, ldc, steps, start, far)
 
 
 def _tile_products(
@@ -165,7 +167,7 @@ def _tile_products(
     tall = min(tall, -(-(bottom - top) // SIDE) * SIDE)
     room = np.empty(tall // SIDE * each + BYTES, np.uint8)
     laid = room[-room.ctypes.data % BYTES :]
-    edge = np.empty((SIDE, SIDE), np.int32)
+    edge, far = np.empty((SIDE, SIDE), np.int32), np.int64(out.size > FAR)
     configure()
     for at in range(top, bottom, max(tall, 1)):
         count = min(tall, bottom - at)
@@ -179,9 +181,9 @@ def _tile_products(
                 of_a = laid.ctypes.data + i // SIDE * each
                 if high == SIDE and wide == SIDE:
                     target = out.ctypes.data + 4 * ((at + i) * n + column)
-                    _sums(signed, False, of_a, of_b, target, 4 * n, steps, begin)
+                    _sums(signed, False, of_a, of_b, target, 4 * n, steps, begin, far)
                     continue
-                _sums(signed, high <= ROWS, of_a, of_b, edge.ctypes.data, 4 * SIDE, steps, begin)
+                _sums(signed, high <= ROWS, of_a, of_b, edge.ctypes.data, 4 * SIDE, steps, begin, 0)
                 for r in range(high):
                     for j in range(wide):
                         out[at + i + r, column + j] = edge[r, j]
