@@ -298,7 +298,7 @@ for m, k, n in ((1, 70, 9), (4, 131, 67), (11, 133, 70), (49, 1100, 33)):
                 want = (a - np.reshape(za, (-1, 1)).astype(np.int64)) @ (b - np.reshape(zb, (-1, 1)).astype(np.int64)).T
                 assert (product(a, b, a_zero_point=za, b_zero_point=zb) == want).all(), (m, k, n, a_type, b_type)
                 kept = packed(b, zb)
-                for amx.NEAR in (2**20, 0):  # either order of the loops around tiles
+                for amx.TALL, amx.FAR in ((2**19, 2**22), (0, 0)):  # all rows past a panel, or SIDE
                     assert (product(a, kept, a_zero_point=za) == want).all(), (m, k, n, a_type, b_type)
 print("equal on", vectors.RUNGS[0].name)
 """

@@ -23,8 +23,8 @@ Emit = Any
 SIDE = 2 * ROWS  # rows and columns of a block of sums
 NEAR = 2**20  # bytes: panels that stay in the second-level cache go past a block of rows after another
 TALL = 2**19  # bytes: else, as many rows as stay there go past a panel after another
-FAR = 2**18  # elements: larger results come from farther away than the operands
-A_STEP = 2**11  # products that take as long as a step of a plain kernel
+FAR = 2**22  # bytes: then, blocks of a larger result are asked for before they are written
+A_STEP = 2**12  # products that take as long as a step of a plain kernel
 
 
 @cache
@@ -107,9 +107,9 @@ def product(a: Any, b: Any, a_zero_point: Any, bias: Any, out: Any) -> None:
     elif a_zero_point:
         start[:n] -= np.int32(a_zero_point) * b.columns
     blocks, panels = -(-m // SIDE), b.steps.shape[0]
-    near, each = b.steps.nbytes <= NEAR, SIDE * 4 * b.steps.shape[1]
-    tall = 1 if near else max(TALL // each, 1)
-    x = (a.view(np.uint8), a.dtype == np.int8, b.steps, start, left, right, out, tall * SIDE)
+    near, each = b.steps.nbytes <= min(NEAR, a.nbytes), SIDE * 4 * b.steps.shape[1]
+    tall, far = 1 if near else max(TALL // each, 1), not near and out.nbytes > FAR
+    x = (a.view(np.uint8), a.dtype == np.int8, b.steps, start, left, right, out, tall * SIDE, far)
     work = m * b.k * n // A_STEP
     if n > m:  # the larger operand is shared out, each reads all of the smaller one
         shared_out(lambda first, last: multiply(*x, 0, m, first, last), panels, work)
@@ -156,18 +156,22 @@ def _tile_products(
     right: Any,
     out: Any,
     tall: int,
+    far: bool,
     top: int,
     bottom: int,
     first: int,
     last: int,
 ) -> None:
-    """Rows [top, bottom) of panels [first, last), ``tall`` rows past a panel after another: a multiple of SIDE."""
+    """Rows [top, bottom) of panels [first, last), ``tall`` rows past a panel after another: a multiple of SIDE.
+
+    far: see ``sums``.
+    """
     (_, size), n, steps = a.shape, out.shape[1], panels.shape[1] // ROWS
     each = steps * SIDE * BYTES  # bytes of a panel, or of as many rows
     tall = min(tall, -(-(bottom - top) // SIDE) * SIDE)
     room = np.empty(tall // SIDE * each + BYTES, np.uint8)
     laid = room[-room.ctypes.data % BYTES :]
-    edge, far = np.empty((SIDE, SIDE), np.int32), np.int64(out.size > FAR)
+    edge = np.empty((SIDE, SIDE), np.int32)
     configure()
     for at in range(top, bottom, max(tall, 1)):
         count = min(tall, bottom - at)
