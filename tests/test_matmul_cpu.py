@@ -286,7 +286,7 @@ from intsim.ops.matmul import _cpu_amx as amx
 from intsim.ops.matmul._cpu_gemm import product
 from intsim.ops.matmul._cpu_panels import packed
 generator = np.random.default_rng(5)
-for m, k, n in ((1, 70, 9), (4, 131, 67), (11, 133, 70), (49, 1100, 33)):
+for m, k, n in ((1, 70, 9), (4, 131, 67), (11, 133, 70), (65, 70, 40), (49, 1100, 33)):
     for a_type, b_type in ((np.int8, np.int8), (np.uint8, np.int8), (np.int8, np.uint8), (np.uint8, np.uint8)):
         a = generator.choice(np.array([np.iinfo(a_type).min, np.iinfo(a_type).max, 5], a_type), (m, k))
         b = generator.choice(np.array([np.iinfo(b_type).min, np.iinfo(b_type).max, 9], b_type), (n, k))
