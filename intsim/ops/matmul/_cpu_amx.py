@@ -108,8 +108,8 @@ def product(a: Any, b: Any, a_zero_point: Any, bias: Any, out: Any) -> None:
         start[:n] -= np.int32(a_zero_point) * b.columns
     blocks, panels = -(-m // SIDE), b.steps.shape[0]
     near, each = b.steps.nbytes <= min(NEAR, a.nbytes), SIDE * 4 * b.steps.shape[1]
-    tall, far = 1 if near else max(TALL // each, 1), not near and out.nbytes > FAR
-    x = (a.view(np.uint8), a.dtype == np.int8, b.steps, start, left, right, out, tall * SIDE, far)
+    tall = 1 if near else max(TALL // each, 1)
+    x = (a.view(np.uint8), a.dtype == np.int8, b.steps, start, left, right, out, tall * SIDE, out.nbytes > FAR)
     work = m * b.k * n // A_STEP
     if n > m:  # the larger operand is shared out, each reads all of the smaller one
         shared_out(lambda first, last: multiply(*x, 0, m, first, last), panels, work)
