@@ -69,7 +69,7 @@ def sums(tiles: int, *, signed: bool) -> Emit:
     return emit
 
 
-def _spread(builder: Any, machine: Any, source: Any, target: Any, turns: Any) -> None:
+def spread_steps(builder: Any, machine: Any, source: Any, target: Any, turns: Any) -> None:
     """The ``turns`` steps of one row of ``a``, as they lie in a scratch for SIDE rows."""
     v = Vectors(builder, rung(machine))
     loop = Loop(builder, turns, [source, target])
@@ -89,7 +89,7 @@ def released(builder: Any, machine: Any) -> None:
 
 configure = instructions(configured, 0)
 release = instructions(released, 0)
-spread = instructions(_spread, 3)
+spread = instructions(spread_steps, 3)
 two_of_signed = instructions(sums(2, signed=True), 7)
 two_of_unsigned = instructions(sums(2, signed=False), 7)
 one_of_signed = instructions(sums(1, signed=True), 7)
