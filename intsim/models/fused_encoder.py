@@ -161,7 +161,7 @@ class FusedEncoder(IntegerEncoder):
         weight = blocks.weight(np.concatenate(parts["weight"]))
         bias = [wide.lowered(b, shift) for b, shift in zip(parts["bias"], shifts, strict=True)]
         columns = np.array([np.concatenate(parts["column"]).astype(np.int32), np.concatenate(bias)])
-        numbers = [weight.quads, *(int(each) for shift in shifts for each in (wide.lift(shift), shift))]
+        numbers = [weight.kind, *(int(each) for shift in shifts for each in (wide.lift(shift), shift))]
         return _Map(weight.arrays, columns, np.array(numbers, np.int64))
 
     def _about(self, p: Any, n: int) -> Array:

@@ -2,8 +2,8 @@
 
 A linear map's sums are finished panel by panel, and its rows become int8 for the next one while they are in the cache.
 What a kernel needs of a linear map comes as three arguments: ``weight``, the arrays of ``matmul._cpu_blocks``;
-``columns``, int32 [2, n], multipliers and zero points of ``requantize.row_column``; ``numbers``, int64, whether it goes
-by quads, then lift and shift of its products, once for each part of equal width.
+``columns``, int32 [2, n], multipliers and zero points of ``requantize.row_column``; ``numbers``, int64, the kind of
+its panels, then lift and shift of its products, once for each part of equal width.
 """
 
 from __future__ import annotations

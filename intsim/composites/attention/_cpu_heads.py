@@ -57,9 +57,9 @@ def _product(words: Any, panels: Any, panel: Int, steps: Int, count: Int, zeros:
     columns, rows = panels.shape[2], tiles.rows_of_pairs()
     source = panels.ctypes.data + 4 * columns * panel * panels.shape[1]
     for i in range(0, count, rows):
-        tiles.tile_of_pairs(
+        tiles.stretch_of_pairs(
             words.ctypes.data + 2 * words.shape[1] * i, 2 * words.shape[1], source,
-            acc.ctypes.data + 4 * columns * i, 4 * columns, steps, zeros.ctypes.data,
+            acc.ctypes.data + 4 * columns * i, 4 * columns, steps, zeros.ctypes.data, 0,
         )  # fmt: skip
 
 
