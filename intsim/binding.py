@@ -64,11 +64,11 @@ class Binder:
                 tuple(None if g else a for g, a in zip(given, bound.arrays, strict=True)),
                 bound.size,
                 bound.loop,
-                tuple(i for i, g in enumerate(given) if g and _limited(op.inputs[i], bound.arrays[i], p, bound.size)),
+                tuple(i for i, g in enumerate(given) if g and limited(op.inputs[i], bound.arrays[i], p, bound.size)),
             )
             return bound
         for i in known.limited:
-            _check_range(op, op.inputs[i], arrays[i], p, known.size)
+            check_range(op, op.inputs[i], arrays[i], p, known.size)
         full = [np.ascontiguousarray(a) if f is None else f for f, a in zip_longest(known.filled, arrays)]
         return Bound(tuple(full), known.size, known.loop)
 
@@ -97,7 +97,7 @@ def bind(op: Op, arrays: Sequence[Any], p: Any) -> Bound:
             a = np.full(shape, size[port.fill] if isinstance(port.fill, str) else port.fill, port.storage(p))
         elif a.shape[a.ndim - len(shape) :] != shape:
             raise ValueError(f"{op.id}: {port.name} has shape {a.shape}, needs {_wanted(port, p, shape)}")
-        _check_range(op, port, a, p, size)
+        check_range(op, port, a, p, size)
         full.append(a if resident(a) else np.ascontiguousarray(a))
     return Bound(tuple(full), size, loop)
 
@@ -181,7 +181,7 @@ _PLACES = {
 }
 
 
-def _limited(port: Port, a: Array, p: Any, size: Mapping[str, int]) -> bool:
+def limited(port: Port, a: Array, p: Any, size: Mapping[str, int]) -> bool:
     """Whether an array of this type can hold values that the port refuses."""
     if isinstance(port.type(p), FloatType):
         return True
@@ -189,8 +189,8 @@ def _limited(port: Port, a: Array, p: Any, size: Mapping[str, int]) -> bool:
     return bool(low > np.iinfo(a.dtype).min or high < np.iinfo(a.dtype).max)
 
 
-def _check_range(op: Op, port: Port, a: Array, p: Any, size: Mapping[str, int]) -> None:
-    if not a.size or not _limited(port, a, p, size):
+def check_range(op: Op, port: Port, a: Array, p: Any, size: Mapping[str, int]) -> None:
+    if not a.size or not limited(port, a, p, size):
         return
     t = port.type(p)
     if resident(a):

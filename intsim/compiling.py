@@ -95,7 +95,7 @@ def this_machine() -> Machine:
 
 
 def _machine_of(codegen: Any) -> Machine:
-    """What Numba's ``codegen`` generates for; without AMX where the operating system does not let this process use it."""
+    """What Numba's ``codegen`` generates for; without AMX where the operating system grants none."""
     triple, cpu, features = codegen.magic_tuple()
     if "+amx-tile" in features and not _tiles_granted():
         features = features.replace("+amx-tile", "-amx-tile")
@@ -232,12 +232,14 @@ class _DiskCache(caching.FunctionCache):  # type: ignore[misc]  # Numba has no t
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         folder = cache_folder()
         self._name, self._py_func, self._cache_path = name, function, str(folder)
-        self._impl = _Storage(folder)
+        self._impl, self._seen = _Storage(folder), False
         self._cache_file = caching.IndexDataCacheFile(str(folder), name, digest())
         self.enable()
 
     def exists(self) -> bool:
-        return Path(self._cache_file._index_path).exists()
+        """Asked before every call of a kernel that no call has needed yet: the disk is looked at until it is there."""
+        self._seen = self._seen or Path(self._cache_file._index_path).exists()
+        return self._seen
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return sig, astuple(_machine_of(codegen))

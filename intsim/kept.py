@@ -41,15 +41,13 @@ class Kept:
     @classmethod
     def of(cls, op: Op, arrays: Sequence[Any], frozen: dict[str, Any], made: dict[str, Any]) -> Kept:
         """For a call with ``arrays``; made: what earlier calls left, of the same op, parameters and ``frozen``."""
-        if not frozen:
-            return NOTHING
         names = (port.name for port, a in zip(op.inputs, arrays, strict=True) if a is frozen.get(port.name))
         return cls(frozenset(names), made)
 
     def once(self, key: str, make: Callable[[], Made], of: Sequence[str]) -> Made:
         """``make()``, kept from call to call where all inputs named in ``of`` are constant; else made anew.
 
-        It may depend on these inputs and on the parameters, and on nothing else of the call.
+        It may depend on these inputs, on the parameters and on ``key``, and on nothing else of the call.
         """
         if not self.constant.issuperset(of):
             return make()
@@ -57,6 +55,3 @@ class Kept:
             self._made[key] = make()
         made: Made = self._made[key]
         return made
-
-
-NOTHING = Kept(frozenset(), {})

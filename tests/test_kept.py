@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import intsim
-from intsim.kept import NOTHING, Kept, frozen
+from intsim.kept import Kept, frozen
 from intsim.ops.matmul import _cpu_integer, _cpu_panels
 from intsim.registry import get
 
@@ -44,7 +44,7 @@ def test_once_is_once_for_constants_alone() -> None:
     kept = Kept(frozenset({"b"}), {})
     assert [kept.once("x", make, of=("b",)) for _ in range(3)] == [1, 1, 1]
     assert [kept.once("x", make, of=("b", "bias")) for _ in range(2)] == [2, 3]
-    assert NOTHING.once("x", make, of=("b",)) == 4
+    assert Kept(frozenset(), {}).once("x", make, of=("b",)) == 4
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import intsim
 from intsim.compiling import native, this_machine
-from intsim.kept import NOTHING
+from intsim.kept import Kept
 from intsim.numerics import IntType, int8, uint8
 from intsim.ops.matmul import _cpu_integer, _cpu_prefixes as prefixes, _cpu_tile as tiles
 from intsim.registry import get
@@ -69,7 +69,7 @@ def test_a_tile_of_extremes(size: tuple[int, int, int]) -> None:
     p = EXTREMES.params(-128, np.arange(n) - 9)
     x = type("X", (), {"a": a, "b": b, "bias": bias})
     out = type("Out", (), {"least": np.empty((m, n), np.int64), "most": np.empty((m, n), np.int64)})
-    prefixes.matmul(x, out, p, NOTHING)
+    prefixes.matmul(x, out, p, Kept(frozenset(), {}))
     least, most = intsim.run(EXTREMES, a, b, bias, p=p, backend="reference")
     assert (out.least == least).all()
     assert (out.most == most).all()

@@ -9,6 +9,7 @@ import pytest
 
 from intsim.execute import prepare
 from intsim.numerics import IntType, Order, Rounding, int8, int16, int32, uint8
+from intsim.ops.requantize._cpu_columns import _exact_in_float64
 from intsim.registry import get
 
 DRAW = np.random.default_rng(20)
@@ -50,6 +51,20 @@ def test_single_rounding(shape: tuple[int, int], rounding: Rounding) -> None:
     small = DRAW.integers(-64, 64, shape).astype(np.int32)
     equal("requantize.single_rounding", params(2**30, 32, 100, uint8, rounding), small)
     equal("requantize.single_rounding", params(-(2**30), 33, 0, int8, rounding), small)
+
+
+@pytest.mark.parametrize("zero_point", [-128, 127])
+def test_single_rounding_through_float64_up_to_its_limit(zero_point: int) -> None:
+    """Products about 2**53, which float64 no longer holds, saturate at a shift of 45; at 46 they need not."""
+    params, multiplier = get("requantize.single_rounding").params, DRAW.integers(2**30, 2**31, 256) | 1
+    acc, k = accumulators(100, 256), DRAW.integers(-300, 300, (60, 256))
+    acc[20:40] = np.sign(acc[20:40]) * (2**53 // multiplier + DRAW.integers(-2, 3, (20, 256)))
+    acc[40:] = np.rint((k + 0.5) * 2.0**45 / multiplier)  # the nearest to ties
+    for shift, through_float64 in ((45, True), (46, False)):
+        p = params(multiplier, shift, zero_point)
+        assert _exact_in_float64(p, p.dtype) == through_float64
+        equal("requantize.single_rounding", p, acc)
+        equal("requantize.single_rounding", params(-multiplier, shift, zero_point), acc)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

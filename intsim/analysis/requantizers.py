@@ -15,7 +15,7 @@ from intsim.numerics import IntType, Rounding, int8
 from intsim.registry import get
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
-PIECE = 2**19  # accumulators run at a time: enough to hide the cost of a call
+PIECE = 2**18  # accumulators run at a time: enough to hide the cost of a call
 WIDEST = 16  # bits of a result: one threshold a value
 UNWRAPPED = 31  # from this shift on no variant shifts left first, so none can wrap
 
@@ -115,27 +115,43 @@ def exhaust(
     Returns the difference between them, or None. done: hears how many more were compared, from several threads.
     """
     low, high = between
-    found: list[tuple[int, int]] = []  # (how many differ, the least of them), a piece that has any
+    in_registers = _in_registers(one, other)
+    found: list[tuple[int, int]] = []  # (where a piece starts, how many differ), a piece that has any
+
+    def accumulators(start: int) -> Array:
+        return (np.arange(min(PIECE, high + 1 - start)) + start).astype(np.int32).reshape(-1, 1)
 
     def part(first: int, last: int) -> None:
-        start = low + first * PIECE
-        whole = (np.arange(PIECE) + start).astype(np.int32).reshape(-1, 1)
-        for _ in range(first, last):
-            acc = whole[: high + 1 - start]
-            a, b = one.run(acc), other.run(acc)
-            if not _same(a, b):
-                at = np.flatnonzero(a != b)
-                found.append((at.size, int(acc[at[0], 0])))
-            done(acc.size)
-            start += PIECE
-            whole += PIECE  # behind the last accumulator it wraps, and is not used
+        for start in range(low + first * PIECE, min(low + last * PIECE, high + 1), PIECE):
+            size = min(PIECE, high + 1 - start)
+            if in_registers is not None and size == PIECE:
+                count = in_registers(start, size)
+            else:
+                acc = accumulators(start)
+                a, b = one.run(acc), other.run(acc)
+                count = 0 if _same(a, b) else int((a != b).sum())
+            if count:
+                found.append((start, count))
+            done(size)
 
     shared_out(part, -(-(high + 1 - low) // PIECE), high + 1 - low)
     if not found:
         return None
-    acc = min(least for _, least in found)
-    gives = [int(candidate.run(np.array([[acc]], np.int32))[0, 0]) for candidate in (one, other)]
-    return Difference(one.name, other.name, sum(count for count, _ in found), acc, *gives)
+    acc = accumulators(min(found)[0])
+    least = int(acc[np.flatnonzero(one.run(acc) != other.run(acc))[0], 0])
+    gives = [int(candidate.run(np.array([[least]], np.int32))[0, 0]) for candidate in (one, other)]
+    return Difference(one.name, other.name, sum(count for _, count in found), least, *gives)
+
+
+def _in_registers(one: Candidate, other: Candidate) -> Callable[[int, int], int] | None:
+    """Where vector kernels serve both: on how many accumulators they differ, from one on and for as many as a PIECE."""
+    a_piece = np.zeros((PIECE, 1), np.int32)
+    if not (one.run.serves(a_piece) and other.run.serves(a_piece)):
+        return None
+    from intsim.ops.requantize._cpu_columns import difference
+
+    a, b = ((candidate.run.op.name, candidate.run.kernel_record(n=1)) for candidate in (one, other))
+    return difference(a, b)
 
 
 def _same(a: Array, b: Array) -> bool:

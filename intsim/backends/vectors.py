@@ -120,11 +120,13 @@ class Vectors:
 
     def call(self, name: str, returns: Any, *values: Any) -> Any:
         """An instruction of the machine, by LLVM's name for it."""
+        return self.builder.call(self.function(name, returns, [v.type for v in values]), values)
+
+    def function(self, name: str, returns: Any, takes: Sequence[Any]) -> Any:
+        """One of LLVM's own, declared where it is not yet."""
         module = self.builder.module
-        function = module.globals.get(name)
-        if function is None:
-            function = ir.Function(module, ir.FunctionType(returns, [v.type for v in values]), name)
-        return self.builder.call(function, values)
+        found = module.globals.get(name)
+        return ir.Function(module, ir.FunctionType(returns, takes), name) if found is None else found
 
     def add_pairs(self, acc: Any, a: Any, b: Any) -> Any:
         """``acc`` + the two products of int16 in each int32 of ``a`` and ``b``, modulo 2**32."""

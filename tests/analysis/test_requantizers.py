@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,30 @@ def test_an_exhaustive_run_finds_what_the_thresholds_say() -> None:
     assert exhaust(same, same, (-(2**14), 2**14)) is None
 
 
+@pytest.mark.parametrize("zero_point", [0, -77])
+def test_what_is_counted_in_registers_is_what_the_thresholds_say(
+    zero_point: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = ("TIES_TO_EVEN", "TIES_TO_AWAY", "TIES_TO_POSITIVE", "double_rounding", "dyadic", "float32_ties_even")
+    listed = [c for c in candidates(2**30 + 12345, 36, zero_point, int8) if c.name.split()[-1] in kernels]
+    monkeypatch.setattr(requantizers, "PIECE", 2**15)
+    of_thresholds = compare(listed)
+    place = by_name(of_thresholds)
+    for one, other in itertools.pairwise([*listed, listed[0]]):
+        assert requantizers._in_registers(one, other) is not None
+        got = exhaust(one, other, (-(2**16), 2**16))
+        if place[one.name] == place[other.name]:
+            assert got is None
+        else:
+            of_classes = next(
+                d
+                for d in of_thresholds.differences
+                if {place[d.one], place[d.other]} == {place[one.name], place[other.name]}
+            )
+            assert got is not None
+            assert (got.count, got.acc) == (of_classes.count, of_classes.acc)
+
+
 @pytest.mark.parametrize("acc", [LOWEST, -(2**20), -(2**20) - 1, 5, HIGHEST])
 def test_an_exhaustive_run_reaches_every_piece_and_its_ends(acc: int, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = {c.name: c for c in candidates(1, 20)}
@@ -92,6 +117,7 @@ def test_an_exhaustive_run_reaches_every_piece_and_its_ends(acc: int, monkeypatc
     def wrong(column: Any) -> Any:
         return even.run(column) ^ (column == acc).astype(np.int8)
 
+    wrong.serves = lambda column: False  # type: ignore[attr-defined]
     monkeypatch.setattr(requantizers, "PIECE", 2**15)
     between = max(acc - 2**16, LOWEST), min(acc + 2**16, HIGHEST)
     found = exhaust(even, Candidate("wrong", wrong), between)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ import numpy as np
 from intsim.backends.cpu import shared_out
 from intsim.backends.vectors import rung
 from intsim.compiling import kernel, this_machine
+from intsim.backends.tiles import BYTES
 from intsim.ops.matmul import _cpu_amx as tiled, _cpu_tile as machine
 
 MOST = 32767 // 255  # two neighbours that are no larger together never saturate
@@ -77,7 +78,8 @@ def pack(b: Any, zero_point: Any = 0, *, quads: bool = True, outliers: bool = Fa
     """The panels of ``b`` (int8, uint8 or int16, "n k", C-contiguous), ``zero_point`` subtracted: one, or one per n.
 
     quads: whether they may be quads. outliers: whether these may lack something, which takes longer to find out
-    and pays where they are kept for many rows. tiles: whether quads may lie in tiles. Raises ValueError where ``b - zero_point`` leaves int16.
+    and pays where they are kept for many rows. tiles: whether quads may lie in tiles.
+    Raises ValueError where ``b - zero_point`` leaves int16.
     """
     n, k = b.shape
     words = b.dtype == np.int16
@@ -160,7 +162,7 @@ def _pack_panels(
     last: int,
 ) -> None:
     lanes, (_, steps, columns), (n, size) = machine.lanes(), panels.shape, b.shape
-    aside, below = (tiled.BYTES, tiled.BYTES) if in_tiles else (4, 4 * columns)
+    aside, below = (BYTES, BYTES) if in_tiles else (4, 4 * columns)
     beyond = flip if quads else 0  # of quads, bytes past the last step are 0, whatever they meet
     edge = np.zeros((lanes, 4 * lanes), np.uint8)
     for panel in range(first, last):

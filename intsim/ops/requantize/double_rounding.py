@@ -71,8 +71,9 @@ OP = register(
         tuned=(
             Tuned(
                 "cpu",
-                "intsim.ops.requantize._cpu_fixed_point:double_rounding",
+                "intsim.ops.requantize._cpu_columns:double_rounding",
                 lambda p, size: streams(p, size) and bool((p.shift >= 31).all()),
+                keeps=True,
             ),
         ),
         oracle=multiplier_oracle(Params, lambda p: 1.0),  # half a unit a rounding

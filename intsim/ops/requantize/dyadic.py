@@ -61,7 +61,7 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
-        tuned=(Tuned("cpu", "intsim.ops.requantize._cpu_float:dyadic", streams),),
+        tuned=(Tuned("cpu", "intsim.ops.requantize._cpu_columns:dyadic", streams, keeps=True),),
         oracle=multiplier_oracle(Params, lambda p: 0.5 + 2.0**-20),  # the first rounding is below 2**-53 of 2**31
     )
 )

@@ -92,7 +92,7 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
-        tuned=(Tuned("cpu", "intsim.ops.requantize._cpu_float:float32_ties_even", _serves),),
+        tuned=(Tuned("cpu", "intsim.ops.requantize._cpu_columns:float32_ties_even", _serves, keeps=True),),
         oracle=Oracle(
             params=lambda scale: Params.from_scale(scale, dtype=int32),
             scales=(1e-6, 0.9),

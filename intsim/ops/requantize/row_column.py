@@ -82,6 +82,6 @@ OP = register(
         spec=spec,
         program=Elementwise(element),
         examples=examples,
-        tuned=(Tuned("cpu", "intsim.ops.requantize._cpu_fixed_point:row_column", _serves),),
+        tuned=(Tuned("cpu", "intsim.ops.requantize._cpu_row_column:row_column", _serves),),
     )
 )

@@ -121,7 +121,7 @@ OP = register(
         examples=examples,
         oracle=multiplier_oracle(Params, lambda p: 0.5),
         tuned=(
-            Tuned("cpu", "intsim.ops.requantize._cpu_fixed_point:single_rounding", _serves),
+            Tuned("cpu", "intsim.ops.requantize._cpu_columns:single_rounding", _serves, keeps=True),
             Tuned(
                 "cuda",
                 "intsim.ops.requantize._cuda_single_rounding:requantize",

@@ -1,0 +1,194 @@
+"""Requantizing a register of accumulators in vector instructions, a set of parameters a column.
+
+A form is what follows from an accumulator before it saturates. Integer products have 64 bits, so they are
+made of the even columns and of the odd ones, and joined again where 32 bits are enough.
+
+A form's parameters are registers that lie one behind the other, for as many columns as a register has int32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from intsim.backends.vectors import I32, I64, Loop, Vectors, rung
+from intsim.compiling import Machine, instructions
+from intsim.numerics import IntType, Rounding
+
+GROUP = 4  # registers of accumulators a turn: a register of 8-bit results
+FAR = 2**30  # nearer to 0 than this is every result that does not saturate; a float32
+Load = Callable[
+    ..., Any
+]  # (type, bytes=0, peek=False): the next parameter; a little past it, or left to be the next again
+Form = Callable[["Columns", Any, Load], Any]  # (v, accumulators, load) -> int32
+
+
+class Columns(Vectors):
+    """Signed products of 64 bits, by even and odd columns."""
+
+    @property
+    def wide(self) -> Any:
+        return ir.VectorType(I64, self.rung.lanes // 2)
+
+    def wide_constant(self, value: int) -> Any:
+        return ir.Constant(self.wide, [value] * self.wide.count)
+
+    def products(self, acc: Any, load: Load) -> tuple[Any, Any]:
+        """``acc`` times the next parameter in 64 bits: of the even columns, of the odd ones."""
+        build, up = self.builder, self.wide_constant(32)
+        both = self.builder.bitcast(acc, self.wide)
+        odd, even = load(self.wide, 4, peek=True), load(self.wide)  # an odd column's is the lower word, four bytes on
+        made = [
+            build.mul(a, build.ashr(build.shl(factor, up), up))
+            for a, factor in ((build.ashr(build.shl(both, up), up), even), (build.ashr(both, up), odd))
+        ]
+        return made[0], made[1]
+
+    def joined(self, even: Any, odd: Any, word_of_even: int, word_of_odd: int) -> Any:
+        """A word of each int64, in the order of the columns."""
+        lanes = self.rung.lanes
+        picks = [lane + word_of_even if lane % 2 == 0 else lanes + lane - 1 + word_of_odd for lane in range(lanes)]
+        return self.shuffle(self.builder.bitcast(even, self.type), self.builder.bitcast(odd, self.type), picks)
+
+    def words_of(self, of: Any) -> Any:
+        return ir.VectorType(I32, of.count * 2)
+
+    def mask(self, test: Any) -> Any:
+        return self.builder.sext(test, self.type)
+
+    def within(self, x: Any, low: int, high: int) -> Any:
+        for limit, test in (low, ">"), (high, "<"):
+            bound = ir.Constant(x.type, [limit] * x.type.count)
+            x = self.builder.select(self.builder.icmp_signed(test, x, bound), x, bound)
+        return x
+
+    def named(self, name: str, x: Any, *others: float, fastmath: tuple[str, ...] = ()) -> Any:
+        """LLVM's function of floats by this name; others: a number for all lanes each."""
+        bits = 32 if x.type.element == ir.FloatType() else 64
+        made = self.function(f"llvm.{name}.v{x.type.count}f{bits}", x.type, [x.type] * (1 + len(others)))
+        constants = [ir.Constant(x.type, [n] * x.type.count) for n in others]
+        return self.builder.call(made, [x, *constants], fastmath=fastmath)
+
+
+def single(rounding: int) -> Form:
+    """shift >= 32. Parameters: multiplier, halves of what is shifted out (even, odd), shift - 32, rest of the high
+    word, zero point.
+
+    |acc * multiplier| < 2**62: product + half < 2**62 + 2**61, and its high word is an int32. Where nothing is left
+    of the rounded product, it was a tie that went up.
+    """
+
+    def form(v: Columns, acc: Any, load: Load) -> Any:
+        build = v.builder
+        even, odd = (build.add(x, load(v.wide)) for x in v.products(acc, load))
+        high = v.joined(even, odd, 1, 1)
+        r = build.ashr(high, load(v.type))
+        rest = load(v.type)
+        if rounding != Rounding.TIES_TO_POSITIVE:
+            left = build.or_(build.and_(high, rest), v.joined(even, odd, 0, 0))
+            tie = v.mask(build.icmp_signed("==", left, v.constant(0)))
+            if rounding == Rounding.TIES_TO_EVEN:
+                less = build.and_(tie, build.and_(r, v.constant(1)))
+                r = build.sub(r, less)
+            else:  # away from 0: the value is r - 1/2, below zero
+                r = build.add(r, build.and_(tie, v.mask(build.icmp_signed("<", r, v.constant(1)))))
+        return build.add(r, load(v.type))
+
+    return form
+
+
+def double(v: Columns, acc: Any, load: Load) -> Any:
+    """shift >= 31, multiplier >= 0. Parameters: multiplier, shift - 31, what is shifted out, half of it, zero point.
+
+    The high product needs no saturation: it is at least -(2**31 - 1).
+    """
+    build = v.builder
+    even, odd = (build.add(x, v.wide_constant(2**30)) for x in v.products(acc, load))
+    x = v.joined(build.lshr(even, v.wide_constant(31)), build.shl(odd, v.wide_constant(1)), 0, 1)
+    over, whole = load(v.type), load(v.type)
+    threshold = build.sub(load(v.type), build.ashr(x, v.constant(31)))
+    up = v.mask(build.icmp_signed(">", build.and_(x, whole), threshold))
+    return build.add(build.sub(build.ashr(x, over), up), load(v.type))
+
+
+def by_float(element: Any, far: bool) -> Form:
+    """Parameters: the factor as a float, zero point. To the nearest, ties to even.
+
+    far: whether a product can leave [-FAR, FAR]; it then becomes the nearer of these.
+    """
+
+    def form(v: Columns, acc: Any, load: Load) -> Any:
+        build, of = v.builder, ir.VectorType(element, v.rung.lanes)
+        product = build.fmul(build.sitofp(acc, of), load(of))
+        if far:
+            product = v.named("maxnum", product, float(-FAR), fastmath=("nnan",))  # finite by finite: never a NaN
+            product = v.named("minnum", product, float(FAR), fastmath=("nnan",))
+        if element == ir.FloatType():
+            return build.add(build.fptosi(v.named("rint", product), v.type), load(v.type))
+        # 2**52 ends the fraction of a float64 before the point; half as much again keeps the sign: two's complement
+        bits = build.bitcast(build.fadd(product, ir.Constant(of, [1.5 * 2.0**52] * of.count)), v.words_of(of))
+        whole = v.shuffle(bits, bits, range(0, 2 * v.rung.lanes, 2))
+        return build.add(whole, load(v.type))
+
+    return form
+
+
+def _reader(v: Columns, about: Any) -> tuple[Load, Callable[[], int]]:
+    """Loads of the parameters at ``about``, and how many bytes were loaded so far."""
+    offset = 0
+
+    def load(of: Any, more: int = 0, peek: bool = False) -> Any:
+        nonlocal offset
+        loaded = v.load(v.at(about, offset + more), of)
+        if not peek:
+            offset += of.count * (64 if of.element in (I64, ir.DoubleType()) else 32) // 8
+        return loaded
+
+    return load, lambda: offset
+
+
+def tile(form: Form, dtype: IntType) -> Any:
+    """``f(acc, parameters, q, turns)``: addresses of int32, parameters and results; GROUP registers a turn."""
+
+    def emit(builder: Any, machine: Machine, acc: Any, parameters: Any, q: Any, turns: Any) -> None:
+        v = Columns(builder, rung(machine))
+        result = ir.IntType(8 if dtype.storage.endswith("t8") else 16)
+        loop = Loop(builder, turns, [acc, parameters, q])
+        at, about, into = loop.values
+        load, loaded = _reader(v, about)
+        made = [form(v, v.load(v.at(at, 4 * v.rung.lanes * i)), load) for i in range(GROUP)]
+        while len(made) > 1:
+            count = range(2 * made[0].type.count)
+            made = [v.shuffle(a, b, count) for a, b in zip(made[::2], made[1::2], strict=True)]
+        narrow = ir.VectorType(result, made[0].type.count)
+        v.store(builder.trunc(v.within(made[0], dtype.qmin, dtype.qmax), narrow), into)
+        step = GROUP * v.rung.lanes
+        steps = (at, 4 * step), (about, loaded()), (into, step * result.width // 8)
+        loop.end([builder.add(x, I64(n)) for x, n in steps])
+
+    return instructions(emit, 4)
+
+
+def difference(one: Form, other: Form, dtype: IntType) -> Any:
+    """``f(low, parameters of one, of other, registers)``: on how many of the accumulators from ``low`` on they differ.
+
+    Below 2**31 / lanes registers, and no accumulator past the last int32.
+    """
+
+    def emit(builder: Any, machine: Machine, low: Any, first: Any, second: Any, registers: Any) -> Any:
+        v = Columns(builder, rung(machine))
+        start = builder.add(v.splat(builder.trunc(low, I32)), ir.Constant(v.type, list(range(v.rung.lanes))))
+        loop = Loop(builder, registers, [start, first, second, v.constant(0)])
+        acc, first, second, count = loop.values
+        made, steps = [], []
+        for form, about in ((one, first), (other, second)):
+            load, loaded = _reader(v, about)
+            made.append(v.within(form(v, acc, load), dtype.qmin, dtype.qmax))
+            steps.append(builder.add(about, I64(loaded())))
+        count = builder.sub(count, v.mask(builder.icmp_signed("!=", *made)))
+        loop.end([builder.add(acc, v.constant(v.rung.lanes)), *steps, count])
+        return builder.zext(v.sum(count), I64)
+
+    return instructions(emit, 4)
