@@ -86,6 +86,21 @@ def test_heads_of_many_widths() -> None:
         np.testing.assert_array_equal(fused.run(*given), IntegerEncoder(model, "reference").run(*given))
 
 
+@pytest.mark.compiled
+def test_the_largest_products_of_probabilities_and_values() -> None:
+    """Two equal scores, all others far below: probabilities of 128 twice; values of -128 and 127."""
+    model = converted(dataclasses.replace(SMALL, vocabulary=3, types=1))
+    p: Any = model.steps["layer.0.probabilities.softmax"]
+    model.steps["layer.0.probabilities.softmax"] = dataclasses.replace(p, ln2=1, b=1, c=1)
+    for bias in (-(2**20), 2**20):
+        model.tensors["layer.0.value.bias"][:] = bias
+        ids, lengths = np.array([[1, 1, 1, 1, 2, 2, 0]] * 6, np.int32), np.arange(2, 8, dtype=np.int32)
+        wanted, seen = IntegerEncoder(model, "reference"), []
+        out = wanted.run(ids, lengths, lambda place, a, scale: seen.append(a) if "prob" in place else None)
+        np.testing.assert_array_equal(opened(model).run(ids, lengths), out)
+        assert seen[0].max() >= 128
+
+
 def test_embeddings_on_ties_and_beyond_int16() -> None:
     model = converted(SMALL)
     word: Any = model.steps["word.embedding"]
@@ -199,7 +214,7 @@ def _rows(q: Any, stop: Any, about: Any, exp: Any, out: Any) -> None:
 def _equal_softmax(p: Any, q: Any, stop: Any) -> Any:
     assert softmax.serves(p, {"n": q.shape[1]})
     size = -(-q.shape[1] // 16) * 16
-    padded, made = np.full((len(q), size), 999, np.int16), np.full((len(q), size), 77, np.int16)
+    padded, made = np.full((len(q), size), 999, np.int16), np.full((len(q), size), 77, np.uint8)
     padded[:, : q.shape[1]] = q
     kernel(_rows, "test.softmax")(padded, stop, softmax.numbers(p), np.empty(size, np.int32), made)
     wanted = run("softmax.ibert", q, stop, p=p, backend="reference")
