@@ -131,12 +131,12 @@ def test_rows_so_long_that_int32_wraps(m: int, least: int) -> None:
 
 def test_only_weights_whose_neighbours_fit_are_multiplied_as_bytes() -> None:
     r = vectors.rung(this_machine())
-    fits, leaves = np.array([[64, -64, 127]], np.int8), np.array([[64, 65, 0]], np.int8)
+    fits, leaves = (np.array([row], np.int8) for row in ([64, 64, 127, -128, -128], [64, 65, 0, 0, 0]))
     assert panels.pack(leaves).quads == (r.quads is not None)
     assert panels.pack(fits).quads == (r.quads is not None or r.bytes is not None)
-    high = np.full((9, 3), 255, np.uint8)
+    a = 255 * np.unpackbits(np.arange(32, dtype=np.uint8)[:, None], axis=1)[:, 3:]
     for b in (fits, leaves):
-        assert (product(high, b) == 255 * b.sum(dtype=np.int64)).all()
+        assert (product(a, b) == a.astype(np.int64) @ b.T).all()
 
 
 @pytest.mark.parametrize("types", [(np.int8, np.int8), (np.uint8, np.uint8)], ids=["int8", "uint8"])

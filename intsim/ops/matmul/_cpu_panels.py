@@ -21,7 +21,7 @@ from intsim.compiling import kernel, this_machine
 from intsim.backends.tiles import BYTES
 from intsim.ops.matmul import _cpu_amx as tiled, _cpu_tile as machine
 
-MOST = 32767 // 255  # two neighbours that are no larger together never saturate
+MOST = 32767 // 255  # two neighbours whose sum is no larger never saturate: of both signs, each does by itself
 SELDOM = 32  # one element of so many may be an outlier: more cost what the quads save
 SIGN = 0x80  # xored to a byte, it turns int8 into uint8 that is 128 more, and back
 
@@ -194,7 +194,7 @@ def _crowded_pairs(b: Any, flip: int, counts: Any) -> None:
         for at in range(row.size):
             pair = row[at] ^ flips
             first, second = np.int16(pair) >> 8, np.int16(pair << 8) >> 8
-            count += np.int32(np.int16(abs(first) + abs(second)) > MOST)
+            count += np.int32(np.int16(abs(first + second)) > MOST)
         counts[j] = count
 
 
@@ -204,7 +204,7 @@ def _tamed(b: Any, flip: int, starts: Any, where: Any, rest: Any) -> None:
         t = starts[j]
         for k in range(0, b.shape[1] - 1, 2):
             first, second = np.int64(np.int8(b[j, k] ^ flip)), np.int64(np.int8(b[j, k + 1] ^ flip))
-            over = abs(first) + abs(second) - MOST
+            over = abs(first + second) - MOST
             if over > 0:
                 at, value = (k, first) if abs(first) >= abs(second) else (k + 1, second)
                 rest[t] = over if value > 0 else -over
