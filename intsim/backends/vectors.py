@@ -114,10 +114,11 @@ class Vectors:
         self.builder._insert(made)
         return made
 
-    def ask_for(self, address: Any) -> None:
+    def ask_for(self, address: Any, *, to_write: bool = False) -> None:
         """Has the caches fetch what lies at ``address``, which may be outside of every array."""
         place = self.builder.inttoptr(address, I8.as_pointer())
-        self.call("llvm.prefetch.p0", ir.VoidType(), place, I32(0), I32(3), I32(1))  # to read, soon and often; data
+        soon, data = I32(3), I32(1)
+        self.call("llvm.prefetch.p0", ir.VoidType(), place, I32(int(to_write)), soon, data)
 
     def splat(self, scalar: Any, count: int = 0) -> Any:
         """``scalar`` in every one of ``count`` elements (a whole register where 0)."""

@@ -74,7 +74,8 @@ class IntegerEncoder:
         """
         (ids, lengths), handed_back = self._enter(ids, lengths)
         sentences, tokens = ids.shape
-        self._check_length(tokens)
+        if tokens > self.shape.tokens:
+            raise ValueError(f"a sentence has {tokens} tokens, the model takes at most {self.shape.tokens}")
 
         def see(place: str, a: Array) -> Array:
             if trace:
@@ -88,19 +89,11 @@ class IntegerEncoder:
         pooled: Array = see("pooled", self._steps["pooled.mean"](x.reshape(sentences, tokens, -1), lengths))
         return handed_back(pooled)  # type: ignore[no-any-return]  # an array of the caller's library
 
-    def _check_length(self, tokens: int) -> None:
-        if tokens > self.shape.tokens:
-            raise ValueError(f"a sentence has {tokens} tokens, the model takes at most {self.shape.tokens}")
-
     def _embedding(self, ids: Array, see: Callable[[str, Array], Array]) -> Array:
-        return self._embedding_of(ids.reshape(-1), *self._numbers(ids.shape, resident(ids)), see)
-
-    def _embedding_of(
-        self, ids: Array, positions: Array, zeros: Array, see: Callable[[str, Array], Array] = lambda place, a: a
-    ) -> Array:
-        """A row an id, at its place in its sentence."""
         step, t = self._steps, self._t
-        word = step["word.embedding"](ids, t["word.table"], t["word.multiplier"])
+        flat = ids.reshape(-1)
+        positions, zeros = self._numbers(ids.shape, resident(ids))
+        word = step["word.embedding"](flat, t["word.table"], t["word.multiplier"])
         position = step["position.embedding"](positions, t["position.table"])
         kind = step["type.embedding"](zeros, t["type.table"])
         total = step["embedding_sum.add"](word, step["position_sum.add"](position, kind))

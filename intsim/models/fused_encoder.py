@@ -50,7 +50,22 @@ def serves(model: IntegerModel, backend: str = "cpu") -> bool:
     r, shape = rung(this_machine()), model.shape
     columns = tiles.columns(r)
     sizes = not (shape.hidden % columns or shape.inner % columns or shape.head % (2 * r.lanes))
-    return backend == "cpu" and sizes and all(_layer_is_served(model, f"layer.{i}") for i in range(shape.layers))
+    ends = backend == "cpu" and sizes and _ends_are_served(model.steps)
+    return ends and all(_layer_is_served(model, f"layer.{i}") for i in range(shape.layers))
+
+
+def _ends_are_served(p: Mapping[str, Any]) -> bool:
+    word, mean = p["word.embedding"], p["pooled.mean"]
+    return (
+        (word.table, word.dtype, word.rounding) == (int8, int16, Rounding.TIES_TO_EVEN)
+        and word.shift >= wide.LEAST_SHIFT
+        and all(p[f"{name}.embedding"].table == int16 for name in ("position", "type"))
+        and _is_sum(p["position_sum.add"], int16, int16)
+        and _is_sum(p["embedding_sum.add"], int16, int24)
+        and _norm_is_served(p, "embedding")
+        and (mean.x, mean.dtype) == (int16, int32)
+        and mean.a_zero_point == mean.zero_point == 0
+    )
 
 
 def _layer_is_served(model: IntegerModel, layer: str) -> bool:
@@ -68,7 +83,7 @@ def _layer_is_served(model: IntegerModel, layer: str) -> bool:
         and _single_is_served(p["context.requantize"], 255 * 128 * shape.tokens)
         and _single_is_served(p["gelu.requantize"], 2**31)
         and _gelu_is_served(p["gelu.activation"])
-        and all(_is_sum(p[f"{name}_sum.add"]) for name in ("attention", "output"))
+        and all(_is_sum(p[f"{name}_sum.add"], int16, int32) for name in ("attention", "output"))
     )
 
 
@@ -110,8 +125,8 @@ def _gelu_is_served(p: Any) -> bool:
     return in_32_bits(p) and p.x == int16
 
 
-def _is_sum(p: Any) -> bool:
-    return (p.a, p.b, p.dtype) == (int16, int32, int24) and p.a_zero_point == p.b_zero_point == p.zero_point == 0
+def _is_sum(p: Any, a: Any, b: Any) -> bool:
+    return (p.a, p.b, p.dtype) == (a, b, int24) and p.a_zero_point == p.b_zero_point == p.zero_point == 0
 
 
 class FusedEncoder(IntegerEncoder):
@@ -121,6 +136,16 @@ class FusedEncoder(IntegerEncoder):
         super().__init__(model, "cpu")
         self._lanes, self._columns = rung(this_machine()).lanes, tiles.columns(rung(this_machine()))
         self._layers = [self._layer(model, f"layer.{i}") for i in range(self.shape.layers)]
+        steps: Mapping[str, Any] = model.steps
+        tables = (np.array(model.tensors[name]) for name in ("word.table", "word.multiplier", "position.table"))
+        roundings = steps["word.embedding"].shift, int(steps["embedding.layernorm"].mean_rounding)
+        self._embed = (
+            *tables,
+            model.tensors["type.table"][0].copy(),
+            self._about(steps["embedding.requantize"], self.shape.hidden),
+            np.array(roundings, np.int64),
+        )
+        self._pool = int(steps["pooled.mean"].shift), int(steps["pooled.mean"].rounding)
 
     # -- weights ---------------------------------------------------------------------------------------
 
@@ -161,7 +186,7 @@ class FusedEncoder(IntegerEncoder):
         weight = blocks.weight(np.concatenate(parts["weight"]))
         bias = [wide.lowered(b, shift) for b, shift in zip(parts["bias"], shifts, strict=True)]
         columns = np.array([np.concatenate(parts["column"]).astype(np.int32), np.concatenate(bias)])
-        numbers = [weight.quads, *(int(each) for shift in shifts for each in (wide.lift(shift), shift))]
+        numbers = [weight.kind, *(int(each) for shift in shifts for each in (wide.lift(shift), shift))]
         return _Map(weight.arrays, columns, np.array(numbers, np.int64))
 
     def _about(self, p: Any, n: int) -> Array:
@@ -182,33 +207,36 @@ class FusedEncoder(IntegerEncoder):
     # -- sentences -------------------------------------------------------------------------------------
 
     def run(self, ids: Array, lengths: Array, trace: Trace | None = None) -> Array:
-        if trace is not None or not isinstance(ids, np.ndarray) or not _whole(ids, lengths):
+        if trace is not None or not self._plain(ids, lengths):
             return super().run(ids, lengths, trace)
-        sentences, tokens = ids.shape
-        self._check_length(tokens)
-        seen = np.arange(tokens) < lengths[:, None]
-        x = self._embedded(ids, seen)
-        if not self._through(x, lengths):
+        tokens, lengths = ids.shape[1], np.array(lengths)
+        seen, begins = np.arange(tokens) < lengths[:, None], np.cumsum(lengths) - lengths
+        places = np.broadcast_to(np.arange(tokens, dtype=np.int32), ids.shape)
+        x = np.empty((int(lengths.sum()), self.shape.hidden), np.int16)
+        embed = _part(layers.embedded_rows, ids[seen], places[seen], *self._embed, x)
+        shared_out(embed, len(x), x.size)
+        if not self._through(x, begins, lengths):
             return super().run(ids, lengths)  # an int16 of -2**15, which the general way refuses
-        padded = np.zeros((sentences, tokens, self.shape.hidden), np.int16)
-        padded[seen] = x
-        made: Array = self._steps["pooled.mean"](padded, lengths)
+        made = np.empty((len(ids), self.shape.hidden), np.int32)
+        shared_out(_part(layers.pooled_rows, x, begins, lengths, *self._pool, made), len(made), x.size)
         return made
 
-    def _embedded(self, ids: Array, seen: Array) -> Array:
-        """int16, a row for each token that is ``seen``."""
-        places = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
-        made = self._embedding_of(ids[seen], places[seen], np.zeros(int(seen.sum()), np.int32))
-        return np.ascontiguousarray(made)
+    def _plain(self, ids: Any, lengths: Any) -> bool:
+        """Whether both are what the general way takes without a word."""
+        arrays = isinstance(ids, np.ndarray) and isinstance(lengths, np.ndarray)
+        if not arrays or not (ids.dtype == lengths.dtype == np.int32 and lengths.shape == ids.shape[:1] and ids.size):
+            return False
+        known = ids.min() >= 0 and ids.max() < self.shape.vocabulary and ids.shape[1] <= self.shape.tokens
+        return bool(known and lengths.min() >= 1 and lengths.max() <= ids.shape[1])
 
-    def _through(self, x: Array, lengths: Array) -> bool:
+    def _through(self, x: Array, begins: Array, lengths: Array) -> bool:
         """All layers, in place; whether every row could be quantized."""
         shape, (rows, n) = self.shape, x.shape
         room = rows + heads.BEYOND
         q, k, v = (np.zeros((room, n), np.int8) for _ in range(3))
         of_q, of_k = (np.zeros((shape.heads, room), np.int32) for _ in range(2))
         context, refused = np.empty((rows, n), np.int16), np.zeros(1, np.int32)
-        begins, tasks, parts = np.cumsum(lengths) - lengths, len(lengths) * shape.heads, -(-rows // layers.ROWS)
+        tasks, parts = len(lengths) * shape.heads, -(-rows // layers.ROWS)
         scores = int((lengths.astype(np.int64) ** 2).sum())
         for layer in self._layers:
             weight, columns, numbers = layer.projected
@@ -223,12 +251,6 @@ class FusedEncoder(IntegerEncoder):
 
 def _part(kernel: Any, *given: Any) -> Any:
     return lambda first, last: kernel(*given, first, last)
-
-
-def _whole(ids: Array, lengths: Array) -> bool:
-    """Whether ``lengths`` are what the general way takes without a word."""
-    plain = isinstance(lengths, np.ndarray) and lengths.dtype == np.int32 and lengths.shape == ids.shape[:1]
-    return bool(plain and ids.size and lengths.min() >= 1 and lengths.max() <= ids.shape[1])
 
 
 def opened(model: IntegerModel, backend: str = "cpu") -> IntegerEncoder:

@@ -86,6 +86,31 @@ def test_heads_of_many_widths() -> None:
         np.testing.assert_array_equal(fused.run(*given), IntegerEncoder(model, "reference").run(*given))
 
 
+@pytest.mark.compiled
+def test_the_largest_products_of_probabilities_and_values() -> None:
+    """Two equal scores, all others far below: probabilities of 128 twice; values of -128 and 127."""
+    model = converted(dataclasses.replace(SMALL, vocabulary=3, types=1))
+    p: Any = model.steps["layer.0.probabilities.softmax"]
+    model.steps["layer.0.probabilities.softmax"] = dataclasses.replace(p, ln2=1, b=1, c=1)
+    for bias in (-(2**20), 2**20):
+        model.tensors["layer.0.value.bias"][:] = bias
+        ids, lengths = np.array([[1, 1, 1, 1, 2, 2, 0]] * 6, np.int32), np.arange(2, 8, dtype=np.int32)
+        wanted, seen = IntegerEncoder(model, "reference"), []
+        out = wanted.run(ids, lengths, lambda place, a, scale: seen.append(a) if "prob" in place else None)
+        np.testing.assert_array_equal(opened(model).run(ids, lengths), out)
+        assert seen[0].max() >= 128
+
+
+def test_embeddings_on_ties_and_beyond_int16() -> None:
+    model = converted(SMALL)
+    word: Any = model.steps["word.embedding"]
+    model.steps["word.embedding"] = dataclasses.replace(word, shift=4)
+    model.tensors["word.multiplier"][::2] = 8
+    model.tensors["word.multiplier"][1::4] = 2**20
+    given = batch(SMALL, 4, 3)
+    np.testing.assert_array_equal(opened(model).run(*given), IntegerEncoder(model, "reference").run(*given))
+
+
 def test_traces_and_odd_lengths_take_the_general_way() -> None:
     model = converted(SMALL)
     fused, (ids, lengths), seen = FusedEncoder(model), batch(SMALL, 4, 2), []
@@ -114,26 +139,31 @@ def test_what_cannot_be_quantized_is_refused_as_by_the_general_way(place: str) -
 @pytest.mark.parametrize(
     ("step", "changes"),
     [
-        ("input.quantize", {"rounding": Rounding.TIES_TO_AWAY}),
-        ("scores.requantize", {"shift": 5}),
-        ("up.requantize", {"rounding": Rounding.TIES_TO_AWAY}),
-        ("value.requantize", {"dtype": int16}),
-        ("probabilities.softmax", {"rounding": Rounding.TOWARD_NEGATIVE}),
-        ("probabilities.softmax", {"c": 2**31}),
-        ("gelu.activation", {"c": -(2**40)}),
-        ("gelu.requantize", {"shift": np.array([20])}),
-        ("context.requantize", {"zero_point": np.array([2**30])}),
-        ("output.layernorm", {"k": 2}),
-        ("output_sum.add", {"zero_point": 1}),
-        ("context.matmul", {"a_zero_point": 1}),
+        ("layer.0.input.quantize", {"rounding": Rounding.TIES_TO_AWAY}),
+        ("layer.0.scores.requantize", {"shift": 5}),
+        ("layer.0.up.requantize", {"rounding": Rounding.TIES_TO_AWAY}),
+        ("layer.0.value.requantize", {"dtype": int16}),
+        ("layer.0.probabilities.softmax", {"rounding": Rounding.TOWARD_NEGATIVE}),
+        ("layer.0.probabilities.softmax", {"c": 2**31}),
+        ("layer.0.gelu.activation", {"c": -(2**40)}),
+        ("layer.0.gelu.requantize", {"shift": np.array([20])}),
+        ("layer.0.context.requantize", {"zero_point": np.array([2**30])}),
+        ("layer.0.output.layernorm", {"k": 2}),
+        ("layer.0.output_sum.add", {"zero_point": 1}),
+        ("layer.0.context.matmul", {"a_zero_point": 1}),
+        ("word.embedding", {"rounding": Rounding.TIES_TO_AWAY}),
+        ("word.embedding", {"shift": 0}),
+        ("embedding_sum.add", {"a_zero_point": 1}),
+        ("embedding.layernorm", {"k": 1}),
+        ("pooled.mean", {"zero_point": 1}),
     ],
     ids=str,
 )
 def test_other_parameters_take_the_general_way(step: str, changes: dict[str, Any]) -> None:
     model = converted(SMALL)
     assert serves(model)
-    changed: Any = model.steps[f"layer.0.{step}"]
-    model.steps[f"layer.0.{step}"] = dataclasses.replace(changed, **changes)
+    changed: Any = model.steps[step]
+    model.steps[step] = dataclasses.replace(changed, **changes)
     assert not serves(model)
     assert type(opened(model)) is IntegerEncoder
 
@@ -184,7 +214,7 @@ def _rows(q: Any, stop: Any, about: Any, exp: Any, out: Any) -> None:
 def _equal_softmax(p: Any, q: Any, stop: Any) -> Any:
     assert softmax.serves(p, {"n": q.shape[1]})
     size = -(-q.shape[1] // 16) * 16
-    padded, made = np.full((len(q), size), 999, np.int16), np.full((len(q), size), 77, np.int16)
+    padded, made = np.full((len(q), size), 999, np.int16), np.full((len(q), size), 77, np.uint8)
     padded[:, : q.shape[1]] = q
     kernel(_rows, "test.softmax")(padded, stop, softmax.numbers(p), np.empty(size, np.int32), made)
     wanted = run("softmax.ibert", q, stop, p=p, backend="reference")

@@ -2,8 +2,8 @@
 
 A linear map's sums are finished panel by panel, and its rows become int8 for the next one while they are in the cache.
 What a kernel needs of a linear map comes as three arguments: ``weight``, the arrays of ``matmul._cpu_blocks``;
-``columns``, int32 [2, n], multipliers and zero points of ``requantize.row_column``; ``numbers``, int64, whether it goes
-by quads, then lift and shift of its products, once for each part of equal width.
+``columns``, int32 [2, n], multipliers and zero points of ``requantize.row_column``; ``numbers``, int64, the kind of
+its panels, then lift and shift of its products, once for each part of equal width.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from intsim.scalar.rounding import divide
 
 ROWS = 64  # of a block
 QMAX = 127
-HIGHEST = 2**15 - 1  # magnitude that quantize.dynamic_token takes
-MEAN_ROUNDING, NORM_NUMBERS = range(2)
+LOWEST, HIGHEST = -(2**15), 2**15 - 1  # the latter is the largest magnitude that quantize.dynamic_token takes
 i32, i64 = np.int32, np.int64
 
 
@@ -57,6 +56,42 @@ def _normed(total: Any, count: Int, about: Any, rounding: Int, factor: Any, out:
             row.ctypes.data, n // tiles.lanes(), i64(mean), factor.ctypes.data, about.ctypes.data,
             out.ctypes.data + 2 * n * (at + i),
         )  # fmt: skip
+
+
+def _embedded_rows(
+    ids: Any, places: Any, words: Any, multiplier: Any, positions: Any, kind: Any, norm: Any, numbers: Any, x: Any,
+    first: int, last: int,
+) -> None:  # fmt: skip
+    """Tokens [first, last) as the int16 stream x.
+
+    ids, places: int32. words: int8 rows of the vocabulary, each by its int32 multiplier. positions: int16. kind: int16,
+    the row of the one type. numbers: int64, the shift of the products, ties to even, and the rounding of the mean.
+    """
+    n, shift = x.shape[1], numbers[0]
+    below = (i64(1) << (shift - 1)) - 1
+    total, factor = np.empty((1, n), np.int32), np.empty(1, np.int32)
+    for i in range(first, last):
+        row, place, by = words[ids[i]], positions[places[i]], i64(multiplier[ids[i]])
+        for j in range(n):
+            product = i64(row[j]) * by
+            word = (product + below + ((product >> shift) & 1)) >> shift
+            total[0, j] = min(max(word, LOWEST), HIGHEST) + i64(place[j]) + i64(kind[j])
+        _normed(total, 1, norm, numbers[1], factor, x, i)
+
+
+def _pooled_rows(x: Any, begins: Any, lengths: Any, shift: int, rounding: int, q: Any, first: int, last: int) -> None:
+    """The means of sentences [first, last): ``reduce.mean`` without zero points, int32."""
+    n = x.shape[1]
+    total = np.empty(n, np.int64)
+    for s in range(first, last):
+        begin, count = i64(begins[s]), i64(lengths[s])
+        total[:] = 0
+        for t in range(begin, begin + count):
+            row = x[t]
+            for j in range(n):
+                total[j] += i64(row[j])
+        for j in range(n):
+            q[s, j] = divide(total[j] << shift, count, rounding)
 
 
 def _projected_rows(
@@ -153,5 +188,7 @@ def _fed_rows(
         _normed(total, count, last_norm, roundings[1], factor, x, at)
 
 
+embedded_rows: Any = kernel(_embedded_rows, "attention.integer.embedded")
+pooled_rows: Any = kernel(_pooled_rows, "attention.integer.pooled")
 projected_rows: Any = kernel(_projected_rows, "attention.integer.projected")
 fed_rows: Any = kernel(_fed_rows, "attention.integer.fed")

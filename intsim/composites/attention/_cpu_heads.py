@@ -1,7 +1,10 @@
 """Attention of an integer encoder on the CPU, a head of a sentence at a time: scores, softmax and context in one go.
 
-Both products go by pairs of int16. Keys lie as the left operand's columns, values as its rows: a few queries go past
-all of them, while their scores and probabilities stay in the first-level cache.
+A few queries go past all keys and values, while their scores and probabilities stay in the first-level cache.
+
+Scores go by pairs of int16, the context by quads of bytes. These are exact: of two shares with x + y <= 256, ties to
+even make at most 256 together (257 takes x = a + 1/2, y = b + 1/2, a + b = 255, both rounded up; but a or b is even),
+and 256 times a value lies from -2**15 to 2**15 - 256.
 """
 
 from __future__ import annotations
@@ -38,29 +41,33 @@ def _keys(k: Any, first: Int, width: Int, head: Int, panels: Any, centre: Any) -
 
 @portable
 def _values(v: Any, first: Int, width: Int, head: Int, panels: Any, steps: Int) -> None:
-    """A head's values as panels, two tokens a step; a token too many has the probability 0."""
+    """A head's values as panels, four tokens a step; tokens too many have the probability 0."""
     columns = panels.shape[2]
     for panel in range(panels.shape[0]):
         column = panel * columns
         many = min(columns, width - column)
         for step in range(steps):
-            one = v[first + 2 * step, head * width + column : head * width + column + many]
-            two = v[first + 2 * step + 1, head * width + column : head * width + column + many]
+            token, begin = first + 4 * step, head * width + column
+            a, b = v[token, begin : begin + many], v[token + 1, begin : begin + many]
+            c, d = v[token + 2, begin : begin + many], v[token + 3, begin : begin + many]
             into = panels[panel, step]
             for j in range(many):
-                into[j] = (np.int32(two[j]) << np.int32(16)) | (np.int32(one[j]) & np.int32(0xFFFF))
+                low = (np.int32(a[j]) & np.int32(0xFF)) | ((np.int32(b[j]) & np.int32(0xFF)) << np.int32(8))
+                into[j] = low | ((np.int32(c[j]) & np.int32(0xFF)) << np.int32(16)) | (np.int32(d[j]) << np.int32(24))
 
 
 @portable
-def _product(words: Any, panels: Any, panel: Int, steps: Int, count: Int, zeros: Any, acc: Any) -> None:
-    """``count`` rows of int16 pairs by a panel."""
-    columns, rows = panels.shape[2], tiles.rows_of_pairs()
+def _product(left: Any, apart: Int, panels: Any, panel: Int, steps: Int, count: Int, quads: bool, zeros: Any,
+             acc: Any) -> None:  # fmt: skip
+    """``count`` rows, ``apart`` bytes apart, by a panel."""
+    columns, rows = panels.shape[2], tiles.rows_of_quads() if quads else tiles.rows_of_pairs()
     source = panels.ctypes.data + 4 * columns * panel * panels.shape[1]
     for i in range(0, count, rows):
-        tiles.stretch_of_pairs(
-            words.ctypes.data + 2 * words.shape[1] * i, 2 * words.shape[1], source,
-            acc.ctypes.data + 4 * columns * i, 4 * columns, steps, zeros.ctypes.data, 0,
-        )  # fmt: skip
+        row, into = left.ctypes.data + apart * i, acc.ctypes.data + 4 * columns * i
+        if quads:
+            tiles.stretch_of_quads(row, apart, source, into, 4 * columns, steps, zeros.ctypes.data, 0)
+        else:
+            tiles.stretch_of_pairs(row, apart, source, into, 4 * columns, steps, zeros.ctypes.data, 0)
 
 
 def _attended_heads(
@@ -78,37 +85,38 @@ def _attended_heads(
     width = q.shape[1] // heads
     centre, zeros = np.full(lanes, SIGN, np.int16), np.zeros(columns, np.int32)
     none, longest = np.full(columns, about_scores[2], np.int32), np.int64(lengths.max())
-    all_panels, all_steps = (longest + columns - 1) // columns, (longest + 1) // 2
+    all_panels, all_steps = (longest + columns - 1) // columns, (longest + 3) // 4
     of_values = (width + columns - 1) // columns
     key_room = np.empty((all_panels, width // 2, columns), np.int32)
     value_room = np.zeros((of_values, all_steps, columns), np.int32)
     words = np.zeros((QUERIES, width), np.int16)
-    scores = np.zeros((QUERIES, all_panels * columns), np.int16)
-    shares, exp = np.zeros(scores.shape, np.int16), np.zeros(scores.shape[1], np.int32)
+    broad = all_panels * columns
+    scores, shares = np.zeros((QUERIES, broad), np.int16), np.zeros((QUERIES, broad), np.uint8)
+    exp = np.zeros(broad, np.int32)
     acc, made = np.zeros((QUERIES, columns), np.int32), np.zeros((QUERIES, of_values * columns), np.int16)
     for task in range(first, last):
         sentence, head = task // heads, task % heads
         begin: Any = np.int64(begins[sentence])
         count: Any = np.int64(lengths[sentence])
-        keys, pairs = key_room[: (count + columns - 1) // columns], (count + 1) // 2
+        keys, fours = key_room[: (count + columns - 1) // columns], (count + 3) // 4
         _keys(k, begin, width, head, keys, centre)
-        _values(v, begin, width, head, value_room, pairs)
+        _values(v, begin, width, head, value_room, fours)
         for at in range(0, count, QUERIES):
             rows, top = min(QUERIES, count - at), begin + at
             for i in range(rows):
                 for j in range(width):
                     words[i, j] = q[top + i, head * width + j]
             for panel in range(keys.shape[0]):
-                _product(words, keys, panel, width // 2, rows, zeros, acc)
+                _product(words, 2 * width, keys, panel, width // 2, rows, False, zeros, acc)
                 vectors.to_int16(
                     acc.ctypes.data, rows, of_q[head, top:].ctypes.data,
                     of_k[head, begin + panel * columns :].ctypes.data, none.ctypes.data, about_scores[0],
-                    about_scores[1], scores.ctypes.data + 2 * panel * columns, 2 * scores.shape[1],
+                    about_scores[1], scores.ctypes.data + 2 * panel * columns, 2 * broad,
                 )  # fmt: skip
             for i in range(rows):
                 softmax.softmax(scores[i], count, about_softmax, exp, shares[i])
             for panel in range(of_values):
-                _product(shares, value_room, panel, pairs, rows, zeros, acc)
+                _product(shares, broad, value_room, panel, fours, rows, True, zeros, acc)
                 vectors.by_columns(
                     acc.ctypes.data, rows,
                     about_context.ctypes.data + head * 8 * about_context.shape[1]

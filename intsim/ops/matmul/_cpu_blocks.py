@@ -12,20 +12,22 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.ops.matmul import _cpu_outliers as outliers, _cpu_tile as machine
-from intsim.ops.matmul._cpu_gemm import DEPTH, lay_out
+from intsim.ops.matmul._cpu_gemm import DEPTH, lay_out, stretch
 from intsim.ops.matmul._cpu_panels import SIGN, packed
+from intsim.scalar.fixed_point import wrap32
 
+PAIRS, QUADS, CROSSED = range(3)  # kinds of panels
 WHOLE = 12  # rows: whole tiles of quads and of pairs
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """An int8 matrix "n k" for ``multiplied``. arrays: panels, first sums, outliers; quads: as in ``Panels``."""
+    """An int8 matrix "n k" for ``multiplied``. arrays: panels, first sums, outliers. kind: of the panels."""
 
     n: int
     k: int
     arrays: tuple[Any, ...]
-    quads: int
+    kind: int
 
 
 def weight(b: Any) -> Weight:
@@ -34,49 +36,54 @@ def weight(b: Any) -> Weight:
     columns = made.steps.shape[2]
     if made.n % columns:
         raise ValueError(f"a weight of {made.n} rows does not fill panels of {columns}")
-    start = -SIGN * made.columns if made.quads else np.zeros(made.n, np.int32)
+    start = np.zeros(made.n, np.int32) if made.crossing is None else -made.crossing
+    if made.quads:
+        start = -SIGN * made.columns
+    kind = QUADS if made.quads else PAIRS if made.crossing is None else CROSSED
     lacks = made.outliers
     arrays = made.steps, start.astype(np.int32), lacks.starts.astype(np.int64), lacks.where, lacks.rest
-    return Weight(made.n, made.k, arrays, int(made.quads))
+    return Weight(made.n, made.k, arrays, kind)
 
 
 @portable
-def room(rows: Int, k: Int) -> tuple[Any, Any, Any, Any, Any]:
-    """Scratch for ``rows`` rows of at most ``k`` bytes: laid out, turned, sums of outliers, a panel's sums, and what
-    pairs have subtracted of int8 that was made uint8."""
+def room(rows: Int, k: Int) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """Scratch for ``rows`` rows of at most ``k`` bytes: laid out, turned, sums of outliers, a panel's sums, what
+    pairs have subtracted of int8 that was made uint8, and what crossing adds to a row, then as many zeros."""
     whole, columns = (rows + WHOLE - 1) // WHOLE * WHOLE, machine.width()
     tall = outliers.room(whole)
     return (
-        np.zeros((whole, k + 2), np.int16),
+        np.zeros((whole, k + 4), np.int16),
         np.empty((k, tall), np.uint8),
         np.empty((columns, tall), np.int32),
         np.empty((whole, columns), np.int32),
         np.full(whole, SIGN, np.int16),
+        np.zeros(2 * whole, np.int32),
     )
 
 
 @portable
-def laid_out(q: Any, count: Int, weight: Any, quads: Int, scratch: Any) -> Any:
+def laid_out(q: Any, count: Int, weight: Any, kind: Int, scratch: Any) -> Any:
     """``count`` rows of int8 for ``multiplied``, in ``scratch``. weight: its arrays."""
-    words, turned, _, _, centre = scratch
-    steps = (q.shape[1] + 3) // 4 if quads else (q.shape[1] + 1) // 2
+    words, turned, _, _, centre, less = scratch
+    fours = (q.shape[1] + 3) // 4
+    steps = fours if kind == QUADS else 2 * fours
     block = words.reshape(-1)[: words.shape[0] * 2 * steps].reshape((words.shape[0], 2 * steps))
-    block[:, 2 * steps - 2 :] = 0  # the last step may be half empty
+    block[:, 2 * steps - 4 :] = 0  # the last steps may be empty in part
     plain, bytes_ = block.view(np.uint8), q.view(np.uint8)
     for i in range(count):
-        lay_out(bytes_, i, SIGN, False, quads == 1, False, centre, block, plain, i)
+        less[i] = wrap32(lay_out(bytes_, i, SIGN, False, kind == QUADS, kind == CROSSED, centre, block, plain, i))
     if weight[2].size:
         outliers.turn(plain, turned[: q.shape[1]], count)
     return block
 
 
 @portable
-def multiplied(block: Any, count: Int, weight: Any, quads: Int, panel: Int, scratch: Any) -> None:
+def multiplied(block: Any, count: Int, weight: Any, kind: Int, panel: Int, scratch: Any) -> None:
     """Fills the panel's sums in ``scratch``: of row i of the block with column c of a panel, up to whole tiles."""
     panels, start, starts, where, rest = weight
-    _, turned, sums, acc, _ = scratch
+    _, turned, sums, acc, _, less = scratch
     columns, steps = machine.width(), block.shape[1] // 2
-    rows = machine.rows_of_quads() if quads else machine.rows_of_pairs()
+    rows = machine.rows_of_quads() if kind == QUADS else machine.CROSSED if kind == CROSSED else machine.rows_of_pairs()
     source = panels.ctypes.data + 4 * columns * panel * panels.shape[1]
     begin = start.ctypes.data + 4 * columns * panel
     for step in range(0, steps, DEPTH):
@@ -84,9 +91,9 @@ def multiplied(block: Any, count: Int, weight: Any, quads: Int, panel: Int, scra
         for i in range(0, count, rows):
             left, target = block.ctypes.data + 4 * (i * steps + step), acc.ctypes.data + 4 * columns * i
             so_far, apart = (target, 4 * columns) if step else (begin, 0)
-            if quads:
-                machine.stretch_of_quads(left, 4 * steps, right, target, 4 * columns, turns, so_far, apart)
-            else:
-                machine.stretch_of_pairs(left, 4 * steps, right, target, 4 * columns, turns, so_far, apart)
+            off = less.ctypes.data + 4 * (acc.shape[0] if step else i)  # once: behind the rows there are zeros
+            stretch(
+                kind == QUADS, kind == CROSSED, left, 4 * steps, right, target, 4 * columns, turns, so_far, apart, off
+            )
     if starts.size:
         outliers.add(turned, starts[panel * columns :], where, rest, sums, acc, 0, count, 0)

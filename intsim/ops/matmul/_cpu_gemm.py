@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from intsim.backends.cpu import shared_out
+from intsim.backends.lines import empty
 from intsim.compiling import Int, kernel, portable
 from intsim.ops.matmul import _cpu_amx as tiled, _cpu_few as few, _cpu_outliers as outliers, _cpu_tile as machine
 from intsim.ops.matmul._cpu_offsets import NONE, correct, corrections
@@ -34,7 +35,7 @@ def product(
     """
     m = a.shape[0]
     if out is None:
-        out = np.empty((m, b.n if isinstance(b, Panels) else b.shape[0]), np.int32)
+        out = empty((m, b.n if isinstance(b, Panels) else b.shape[0]), np.int32)
     if isinstance(b, Panels) and few.are(a):
         b, b_zero_point = b.source, b.zero_point
     if not isinstance(b, Panels):
@@ -100,7 +101,7 @@ def lay_out(
 
 
 @portable
-def _stretch(
+def stretch(
     quads: bool, crossed: bool, a: Int, lda: Int, b: Int, c: Int, ldc: Int, steps: Int, start: Int, lds: Int, less: Int
 ) -> None:
     """A stretch of a tile, as ``_cpu_tile`` has it for quads, crossed pairs and pairs."""
@@ -167,13 +168,13 @@ def _panel_products(
                     else:
                         so_far, apart = begin, 0
                     off = less.ctypes.data + 4 * (height if step else i)  # once: there are zeros
-                    _stretch(quads, crossed, tile, 4 * steps, source, target, 4 * n, turns, so_far, apart, off)
+                    stretch(quads, crossed, tile, 4 * steps, source, target, 4 * n, turns, so_far, apart, off)
                 if step:
                     continue  # the edges were done at once
                 for i in range(inside, count, rows):
                     tile, target = block.ctypes.data + 4 * i * steps, edge.ctypes.data
                     off = less.ctypes.data + 4 * i
-                    _stretch(quads, crossed, tile, 4 * steps, source, target, 4 * columns, steps, begin, 0, off)
+                    stretch(quads, crossed, tile, 4 * steps, source, target, 4 * columns, steps, begin, 0, off)
                     for r in range(min(rows, count - i)):
                         for j in range(min(columns, n - column)):
                             out[at + i + r, column + j] = edge[r, j]

@@ -12,6 +12,7 @@ import numpy as np
 
 from intsim.compiling import at_hand, compiles
 from intsim.ops.matmul import (
+    _cpu_amx as tiled,
     _cpu_blas as blas,
     _cpu_few as few,
     _cpu_gemm as gemm,
@@ -102,7 +103,7 @@ def _wrapped(acc: Any, t: Any) -> Any:
 
 
 def _ready(products: int) -> bool:
-    if all(at_hand(f) for f in (gemm._multiply, few._dots, panels._pack)):
+    if all(at_hand(f) for f in (tiled.multiply if tiled.serves() else gemm._multiply, few._dots, panels._pack)):
         return True
     _by_blas[0] += products
     return compiles() and _by_blas[0] > WORTH_COMPILING

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from intsim.backends.vectors import I16, I32, I64, Loop, Vectors, rung
+from intsim.backends.vectors import I8, I16, I32, I64, Loop, Vectors, rung
 from intsim.compiling import Int, Machine, instructions, portable
 from intsim.numerics import Rounding
 from intsim.ops.softmax import LONGEST
@@ -73,11 +73,11 @@ def _exponentials(builder: Any, machine: Machine, q: Any, stop: Any, top: Any, a
 
 def _narrowed(v: Vectors, k: Any, into: Any) -> None:
     k = v.builder.select(v.builder.icmp_signed("<", k, v.constant(255)), k, v.constant(255))
-    v.store(v.builder.trunc(k, ir.VectorType(I16, v.rung.lanes)), into)
+    v.store(v.builder.trunc(k, ir.VectorType(I8, v.rung.lanes)), into)
 
 
 def _shares(builder: Any, machine: Machine, exp: Any, stop: Any, total: Any, out: Any) -> Any:
-    """int16, in whole registers. Returns 0 where one of them may be wrong.
+    """uint8, in whole registers. Returns 0 where one of them may be wrong.
 
     2**23 ends a float32's fraction before the point, half as much again keeps the sign: a sum with it is rounded to a
     whole number, which it holds in two's complement.
@@ -96,7 +96,7 @@ def _shares(builder: Any, machine: Machine, exp: Any, stop: Any, total: Any, out
         side = bar if sign == ">" else builder.fsub(ir.Constant(of, [0.0] * lanes), bar)
         unclear = builder.or_(unclear, builder.sext(builder.fcmp_ordered(sign, away, side), v.type))
     _narrowed(v, builder.sub(builder.bitcast(sum_, v.type), bits), into)
-    loop.end([v.at(at, 4 * lanes), v.at(into, 2 * lanes), unclear])
+    loop.end([v.at(at, 4 * lanes), v.at(into, lanes), unclear])
     found = v.call(f"llvm.vector.reduce.or.v{lanes}i32", I32, unclear)
     return builder.zext(builder.icmp_signed("==", found, I32(0)), I64)
 
@@ -112,7 +112,7 @@ def _exact_shares(builder: Any, machine: Machine, exp: Any, stop: Any, total: An
     share = builder.fdiv(builder.fmul(builder.sitofp(v.load(at), of), whole), divisor)
     words = builder.bitcast(builder.fadd(share, magic), ir.VectorType(I32, 2 * lanes))
     _narrowed(v, v.shuffle(words, words, range(0, 2 * lanes, 2)), into)
-    loop.end([v.at(at, 4 * lanes), v.at(into, 2 * lanes)])
+    loop.end([v.at(at, 4 * lanes), v.at(into, lanes)])
 
 
 exponentials: Callable[..., Int] = instructions(_exponentials, 5)
@@ -122,7 +122,7 @@ exact_shares: Callable[..., Int] = instructions(_exact_shares, 4)
 
 @portable
 def softmax(q: Any, stop: Int, about: Any, exp: Any, out: Any) -> None:
-    """A row of int16 probabilities, those behind ``stop`` 0 up to whole registers; exp: int32, room for the row."""
+    """A row of uint8 probabilities, those behind ``stop`` 0 up to whole registers; exp: int32, room for the row."""
     top: Any = q[0]
     for j in range(stop):
         top = max(top, q[j])
