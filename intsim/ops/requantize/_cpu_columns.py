@@ -1,7 +1,7 @@
 """Requantize with parameters a column, in vector instructions.
 
 What the parameters come to lies ready for a register of columns at a time. Columns are taken in stretches whose
-parameters a first-level cache of 32 KiB holds beside the accumulators, and each stretch in all rows.
+parameters a second-level cache of 256 KiB holds beside the accumulators, and each stretch in all rows.
 """
 
 from __future__ import annotations
@@ -37,20 +37,19 @@ def _kernel(form: vectors.Form, dtype: IntType, name: str) -> Callable[..., None
         a_turn = 4 * vectors.GROUP * parameters.shape[1] * parameters.shape[2]
         width = vectors.GROUP * parameters.shape[2]
         stretch = max(PARAMETERS // a_turn, 1)
+        of_acc, of_q, source = acc.ctypes.data, q.ctypes.data, parameters.ctypes.data
         for start in range(0, turns, stretch):
             count = min(stretch, turns - start)
             for i in range(first, last):
                 at = i * n + start * width
-                about = parameters.ctypes.data + start * a_turn
-                tile(acc.ctypes.data + 4 * at, about, q.ctypes.data + size * at, count)
+                tile(of_acc + 4 * at, source + start * a_turn, of_q + size * at, count)
         done = turns * width
         if done < n:
             some, made = np.zeros(width, np.int32), np.empty(width, q.dtype)
             for i in range(first, last):
                 for j in range(done, n):
                     some[j - done] = acc[i, j]
-                about = parameters.ctypes.data + turns * a_turn
-                tile(some.ctypes.data, about, made.ctypes.data, 1)
+                tile(some.ctypes.data, source + turns * a_turn, made.ctypes.data, 1)
                 for j in range(done, n):
                     q[i, j] = made[j - done]
 
