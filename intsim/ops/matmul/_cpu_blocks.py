@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import Int, portable
+from intsim.backends.vectors import Loop, Vectors, rung
+from intsim.compiling import Int, Machine, instructions, portable
 from intsim.ops.matmul import _cpu_outliers as outliers, _cpu_tile as machine
 from intsim.ops.matmul._cpu_gemm import DEPTH, lay_out, stretch
 from intsim.ops.matmul._cpu_panels import SIGN, packed
 from intsim.scalar.fixed_point import wrap32
 
 PAIRS, QUADS, CROSSED = range(3)  # kinds of panels
+LINE = 64  # bytes that come from memory together
 WHOLE = 12  # rows: whole tiles of quads and of pairs
 
 
@@ -43,6 +45,18 @@ def weight(b: Any) -> Weight:
     lacks = made.outliers
     arrays = made.steps, start.astype(np.int32), lacks.starts.astype(np.int64), lacks.where, lacks.rest
     return Weight(made.n, made.k, arrays, kind)
+
+
+def _asked_for(builder: Any, machine: Machine, address: Any, lines: Any) -> None:
+    """``lines`` >= 1 lines begin to come; what lies there is not read, and may be outside of every array."""
+    v = Vectors(builder, rung(machine))
+    loop = Loop(builder, lines, [address])
+    (at,) = loop.values
+    v.ask_for(at)
+    loop.end([v.at(at, LINE)])
+
+
+asked_for = instructions(_asked_for, 2)
 
 
 @portable
@@ -88,7 +102,10 @@ def multiplied(block: Any, count: Int, weight: Any, kind: Int, panel: Int, scrat
     begin = start.ctypes.data + 4 * columns * panel
     for step in range(0, steps, DEPTH):
         turns, right = min(DEPTH, steps - step), source + 4 * columns * step
+        lines = (4 * columns * turns * rows // LINE + count - 1) // count  # of the next panel, for each tile of this
+        ahead = right + 4 * columns * panels.shape[1]
         for i in range(0, count, rows):
+            asked_for(ahead + LINE * lines * (i // rows), lines)
             left, target = block.ctypes.data + 4 * (i * steps + step), acc.ctypes.data + 4 * columns * i
             so_far, apart = (target, 4 * columns) if step else (begin, 0)
             off = less.ctypes.data + 4 * (acc.shape[0] if step else i)  # once: behind the rows there are zeros
