@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from intsim.backends.lines import empty
 from intsim.binding import Array, Bound, check_range, fold, foldable, kernel_view, limited, writable_view
 from intsim.kept import Kept
 from intsim.op import Op, Port, Tuned
@@ -109,6 +110,6 @@ class Direct:
             if given.shape is not None:
                 a = a.reshape(given.shape)
             x[given.index] = kernel_view(a) if a.dtype == np.float32 else writable_view(a)
-        out = [np.empty(made.kernel, made.dtype) for made in self._made]
+        out = [empty(made.kernel, made.dtype) for made in self._made]
         self._fast(self._inputs(*x), self._outputs(*map(kernel_view, out)), self._record, *self._kept)
         return tuple([a if m.shape is None else a.reshape(m.shape) for a, m in zip(out, self._made, strict=True)])

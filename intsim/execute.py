@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from intsim.backends.lines import empty
 from intsim.binding import Array, Binder, Bound, bind, fold, foldable, folded_size, in_type, kernel_view, writable_view
 from intsim.direct import Direct, core_of, shapes_and_types
 from intsim.flags import Flags, flags_of
@@ -258,7 +259,7 @@ class Prepared:
         return self._gpu.run(bound, place)
 
     def _empty(self, port: Any, bound: Bound) -> Array:
-        return np.empty(bound.loop + port.shape(self.p, bound.size), port.storage(self.p))
+        return empty(bound.loop + port.shape(self.p, bound.size), port.storage(self.p))
 
     def _broadcast(self, bound: Bound) -> list[Array]:
         return [
@@ -365,7 +366,7 @@ class Prepared:
         key = tuple(size.items())
         if key not in self._made:
             self._made[key] = [(port.shape(p, size), port.storage(p)) for port in op.outputs]
-        made = tuple([np.empty(shape, dtype) for shape, dtype in self._made[key]])
+        made = tuple([empty(shape, dtype) for shape, dtype in self._made[key]])
         if made[0].size == 0:
             return made
         x, y = tuple(map(kernel_view, arrays)), tuple(map(kernel_view, made))

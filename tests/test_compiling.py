@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import intsim
+from intsim import compiling
+from intsim.backends.vectors import rung
 from intsim.compiling import cache_folder, kernel, portable
 
 PROGRAM = """
@@ -100,3 +102,23 @@ def test_a_callee_becomes_part_of_its_kernel_and_nothing_by_itself(
     assert made.tolist() == [0, 4, 8]
     assert not twice._whole.overloads, "a callee was compiled for callers in Python"  # type: ignore[attr-defined]
     assert fourfold(5) == 20  # a test may call it all the same
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_tiles_are_used_where_the_operating_system_grants_them(granted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Codegen:
+        def magic_tuple(self) -> tuple[str, str, str]:
+            return "x86_64-unknown-linux-gnu", "sapphirerapids", "+avx512bw,+avx512vnni,+amx-tile,+amx-int8"
+
+    monkeypatch.setattr(compiling, "_tiles_granted", lambda: granted)
+    machine = compiling._machine_of(Codegen())
+    assert rung(machine).name == ("amx" if granted else "avx512vnni")
+    keys = compiling._DiskCache._index_key
+    assert keys(None, "types", Codegen()) == ("types", (machine.triple, machine.cpu, machine.features))  # type: ignore[arg-type]
+    assert ("+amx-tile" in machine.features) == granted
+
+
+def test_a_machine_without_tiles_grants_none() -> None:
+    info = Path("/proc/cpuinfo")
+    if "amx_tile" not in (info.read_text() if info.exists() else ""):
+        assert not compiling._tiles_granted()

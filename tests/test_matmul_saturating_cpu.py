@@ -13,7 +13,7 @@ from intsim.compiling import native, this_machine
 from intsim.execute import reference, run
 from intsim.numerics import IntType, Order, Overflow, int4, int8, uint8
 from intsim.ops.matmul import _cpu_saturating as saturating, _cpu_tile as tiles, integer
-from intsim.ops.matmul._cpu_saturating import ordered
+from intsim.ops.matmul._cpu_saturating import laid_out, ordered
 
 
 def wanted(a: Any, b: Any, zero_points: tuple[Any, Any], start: Any, low: int, high: int) -> Any:
@@ -38,19 +38,19 @@ def test_equals_one_term_at_a_time(size: tuple[int, int, int], bits: int, spread
     high = 2 ** (bits - 1) - 1
     start = generator.integers(-high - 1, high + 1, n).astype(np.int32) // generator.choice([1, 16, 10**9])
     zero_points = int(generator.choice([0, 127])), generator.integers(-128, 128, n)
-    got, _ = ordered(a.view(t), b, *zero_points, start, -high - 1, high)
+    got, _ = ordered(a.view(t), laid_out(b, zero_points[1]), zero_points[0], start, -high - 1, high)
     assert (got == wanted(a.view(t), b, zero_points, start, -high - 1, high)).all()
 
 
 def test_tiles_are_proved_and_only_the_others_are_summed_in_order() -> None:
     a, b = np.full((6, 256), 3, np.int8), np.full((1, 256), 5, np.int8)
     high = 3 * 5 * 256
-    assert ordered(a, b, 0, 0, np.zeros(1, np.int32), -high - 1, high)[1] == 0
-    got, again = ordered(a, b, 0, 0, np.zeros(1, np.int32), -high, high - 1)
+    assert ordered(a, laid_out(b, 0), 0, np.zeros(1, np.int32), -high - 1, high)[1] == 0
+    got, again = ordered(a, laid_out(b, 0), 0, np.zeros(1, np.int32), -high, high - 1)
     assert again == 1
     assert (got == high - 1).all()
     start = np.full(1, -high - 1, np.int32)  # the start alone leaves no room to prove anything
-    got, again = ordered(a, b, 0, 0, start, -high - 1, high)
+    got, again = ordered(a, laid_out(b, 0), 0, start, -high - 1, high)
     assert again == 1
     assert (got == -1).all()
 
@@ -58,7 +58,7 @@ def test_tiles_are_proved_and_only_the_others_are_summed_in_order() -> None:
 def test_the_proof_counts_what_happens_between_two_stops() -> None:
     a = np.ones((6, 64), np.int8)
     b = np.concatenate([np.full(32, 100), np.full(32, -100)]).astype(np.int8)[None]  # up to 3200, and back to 0
-    got, again = ordered(a, b, 0, 0, np.zeros(1, np.int32), -3000, 2999)
+    got, again = ordered(a, laid_out(b, 0), 0, np.zeros(1, np.int32), -3000, 2999)
     assert again == 1
     assert (got == 2999 - 3200).all()
 

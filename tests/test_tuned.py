@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,15 @@ def test_single_rounding(shape: tuple[int, int], rounding: Rounding) -> None:
     small = DRAW.integers(-64, 64, shape).astype(np.int32)
     equal("requantize.single_rounding", params(2**30, 32, 100, uint8, rounding), small)
     equal("requantize.single_rounding", params(-(2**30), 33, 0, int8, rounding), small)
+
+
+@pytest.mark.parametrize("rounding", [Rounding.TIES_TO_EVEN, Rounding.TIES_TO_POSITIVE, Rounding.TIES_TO_AWAY])
+def test_single_rounding_of_ties_in_integers(rounding: Rounding) -> None:
+    shift = DRAW.integers(33, 38, 400)
+    shift[7] = 62  # keeps all of them from float64
+    p = get("requantize.single_rounding").params(2**30, shift, 0, int16, rounding)
+    assert not _exact_in_float64(p, int16)
+    equal("requantize.single_rounding", p, DRAW.integers(-64, 64, (60, 400)).astype(np.int32))
 
 
 @pytest.mark.parametrize("zero_point", [-128, 127])
@@ -129,12 +139,35 @@ def test_softmax_ibert(t: IntType, ln2: int, b: int, c: int) -> None:
     m, n = 61, 271
     q, p = logits(m, n, t), get("softmax.ibert").params(ln2, b, max(c, 1), q=t)
     equal("softmax.ibert", p, q)
-    equal("softmax.ibert", p, q, DRAW.integers(1, n + 1, m).astype(np.int32))
+    stop = DRAW.integers(1, n + 1, m).astype(np.int32)
+    equal("softmax.ibert", p, q, stop)
+    if max(b, ln2) ** 2 * n < 2**30:
+        equal("softmax.ibert", replace(p, rounding=Rounding.TIES_TO_EVEN), q, stop)
 
 
 def test_softmax_ibert_total_of_more_than_31_bits() -> None:
     """1000 exponentials of 2**22: every probability rounds down to 0."""
     equal("softmax.ibert", get("softmax.ibert").params(1000, 2000, 2**21, q=int8), np.zeros((20, 1000), np.int8))
+
+
+@pytest.mark.parametrize("rounding", [Rounding.TIES_TO_EVEN, Rounding.TOWARD_NEGATIVE])
+def test_softmax_ibert_one_visible_exponential_of_few_bits(rounding: Rounding) -> None:
+    """257 is the least total whose reciprocal fits 32 bits; 256 is not served."""
+    q, params = np.full((300, 100), -3000, np.int16), get("softmax.ibert").params
+    q[:, 3] = 0
+    equal("softmax.ibert", params(14, 15, 32, rounding=rounding), q)
+    few = prepare("softmax.ibert", p=params(14, 15, 31, rounding=rounding))
+    assert few._fast({"m": 300, "n": 100}) is None
+    assert (few(q)[:, 3] == 255).all()
+
+
+def test_softmax_ibert_ties() -> None:
+    """Exponentials of 384 >> z with a total of 2**15: 192 is a share of 1.5."""
+    row = np.repeat(np.array([0, -14, -28, -56, -84, -112], np.int16), [84, 2, 1, 1, 1, 2])
+    p = get("softmax.ibert").params(14, 16, 128, rounding=Rounding.TIES_TO_EVEN)
+    equal("softmax.ibert", p, np.tile(row, (300, 1)))
+    shares = prepare("softmax.ibert", p=p)(np.tile(row, (300, 1)))[9]
+    assert (shares[0], shares[85], shares[86]) == (3, 2, 1)
 
 
 @pytest.mark.parametrize("ln2", [1, 3, 7, 100, 2047, 2048])

@@ -74,6 +74,14 @@ def rung(machine: Machine) -> Rung:
     return next(r for r in RUNGS if features.issuperset(r.needs))
 
 
+class _Again(ir.LoadInstr):  # type: ignore[misc]  # llvmlite has no types
+    """A load that stays where it is written: LLVM calls it volatile."""
+
+    def descr(self, buf: list[str]) -> None:
+        (address,) = self.operands
+        buf.append(f"load volatile {self.type}, {address.type} {address.get_reference()}, align 4\n")
+
+
 class Vectors:
     """Writes operations on vectors of one rung into a function under construction. Addresses are int64."""
 
@@ -97,10 +105,20 @@ class Vectors:
     def store(self, value: Any, address: Any) -> None:
         self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer())).align = 1
 
-    def ask_for(self, address: Any) -> None:
+    def again(self, slot: Any, of: Any = None) -> Any:
+        """What lies in memory at ``slot``, read where this is written and not before a loop.
+
+        Out of sight of a constant LLVM forgets that it has 32 bits, and would multiply by 64.
+        """
+        made = _Again(self.builder.block, slot, "", typ=of or self.type)
+        self.builder._insert(made)
+        return made
+
+    def ask_for(self, address: Any, *, to_write: bool = False) -> None:
         """Has the caches fetch what lies at ``address``, which may be outside of every array."""
         place = self.builder.inttoptr(address, I8.as_pointer())
-        self.call("llvm.prefetch.p0", ir.VoidType(), place, I32(0), I32(3), I32(1))  # to read, soon and often; data
+        soon, data = I32(3), I32(1)
+        self.call("llvm.prefetch.p0", ir.VoidType(), place, I32(int(to_write)), soon, data)
 
     def splat(self, scalar: Any, count: int = 0) -> Any:
         """``scalar`` in every one of ``count`` elements (a whole register where 0)."""
@@ -111,6 +129,13 @@ class Vectors:
     def constant(self, value: int, element: Any = I32) -> Any:
         of = self.of(element)
         return ir.Constant(of, [value] * of.count)
+
+    def within(self, x: Any, low: int, high: int) -> Any:
+        """Signed elements, saturated."""
+        for limit, test in (low, ">"), (high, "<"):
+            bound = ir.Constant(x.type, [limit] * x.type.count)
+            x = self.builder.select(self.builder.icmp_signed(test, x, bound), x, bound)
+        return x
 
     def shuffle(self, a: Any, b: Any, picks: Sequence[int]) -> Any:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(picks)), list(picks)))

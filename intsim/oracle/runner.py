@@ -122,8 +122,11 @@ class InProcess:
         pass
 
 
+LOADS_IN = 60.0  # seconds at least: a backend may import a whole framework, on a busy machine
+
+
 class Isolated:
-    """Calls in a process of their own, under a time limit; it is started anew after a crash."""
+    """Calls in a process of their own, each under a time limit; it is started anew after a crash."""
 
     def __init__(self, target: str, timeout: float, profile: str | None = None, device: str = "cpu") -> None:
         self._target, self._timeout, self._profile, self._device = target, timeout, profile, device
@@ -137,10 +140,12 @@ class Isolated:
         )
         self._process.start()
         theirs.close()
-        ready = self._receive(self._timeout)
+        limit = max(self._timeout, LOADS_IN)
+        ready = self._receive(limit)
         if ready is None or isinstance(ready, Outcome):
             self.close()
-            raise ChildFailed(ready.text if ready else "the backend did not load in time", ready is None)
+            late = f"the backend did not load in {limit:.0f} s; a larger --timeout gives it longer"
+            raise ChildFailed(ready.text if ready else late, ready is None)
         self.names, self.versions = ready
 
     def _receive(self, timeout: float) -> Any:

@@ -75,7 +75,7 @@ def header(threads: int, rounds: int) -> str:
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
-            continue
+            versions.append(f"no {package}: left out")
     kind = "CPU time" if threads == 1 else "wall time"
     return f"{_processor()}; {threads} thread(s), {kind}, medians of {rounds}; Python {platform.python_version()}, " + (
         ", ".join(versions)

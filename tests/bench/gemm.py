@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from intsim.backends.lines import empty
 from intsim.ops.matmul._cpu_gemm import product
 from intsim.ops.matmul._cpu_panels import packed
 from tests.bench.frame import Case
@@ -41,7 +42,7 @@ def cases(threads: int) -> Iterator[Case]:
 def _case(name: str, a: Any, w: Any, threads: int) -> Case:
     m, n = a.shape[0], w.shape[0]
     exact = (a.astype(np.float64) @ w.T.astype(np.float64)).astype(np.int64)
-    kept, out = packed(w), np.empty((m, n), np.int32)
+    kept, out = packed(w), empty((m, n), np.int32)
     ways: dict[str, Callable[[], Any]] = {
         "intsim": lambda: product(a, kept, out=out),
         "intsim, packing each time": lambda: product(a, w, out=out),
@@ -94,7 +95,7 @@ def _onnxruntime(a: Any, w: Any, threads: int) -> Callable[[], Any]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    y, binding = np.empty((m, n), np.int32), session.io_binding()
+    y, binding = empty((m, n), np.int32), session.io_binding()
     binding.bind_cpu_input("a", a)
     binding.bind_output("y", "cpu", 0, np.int32, (m, n), y.ctypes.data)
 

@@ -1,7 +1,7 @@
 """Row operations on integers beside the same operations on float32: softmax, norms, GELU, requantize.
 
 The others read and write float32, four bytes an element; an integer network has no such array to give them.
-ONNX Runtime writes into memory that lies ready; intsim and PyTorch make their result anew in every call.
+ONNX Runtime and OpenVINO write into memory that lies ready; intsim and PyTorch make their result anew in every call.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 import intsim
 from intsim.numerics import Rounding, int8, int16
+from tests.bench import _openvino
 from tests.bench.frame import Case
 
 SOFTMAX = ((1536, 128), (1536, 512), (1024, 2048))
@@ -58,7 +59,7 @@ def _softmax(q: Any, scale: float, t: Any, threads: int) -> Ways:
     return {
         "intsim": lambda: ours(q),
         "torch": lambda: torch.softmax(tensor, -1),
-        "ONNX Runtime": _onnxruntime("Softmax", x, threads, axis=-1),
+        **_by_onnx("Softmax", x, threads, axis=-1),
     }
 
 
@@ -72,7 +73,7 @@ def _norm(x: Any, bias: Any, threads: int) -> Ways:
     return {
         "intsim": lambda: ours(x, bias),
         "torch": lambda: torch.nn.functional.layer_norm(tensor, x.shape[1:], weight, shift),
-        "ONNX Runtime": _onnxruntime("LayerNormalization", real, threads, gamma, beta),
+        **_by_onnx("LayerNormalization", real, threads, gamma, beta),
     }
 
 
@@ -89,7 +90,7 @@ def _gelu(q: Any, threads: int) -> Ways:
     return {
         "intsim": lambda: ours(q, table),
         "torch": lambda: torch.nn.functional.gelu(tensor),
-        "ONNX Runtime": _onnxruntime("Gelu", x, threads, domain="com.microsoft"),
+        **_by_onnx("Gelu", x, threads, domain="com.microsoft"),
     }
 
 
@@ -110,14 +111,14 @@ def _requantize(variant: str, acc: Any, scale: Any, threads: int) -> Ways:
     return {
         "intsim": lambda: ours(acc),
         "torch": quantized,
-        "ONNX Runtime": _onnxruntime("QuantizeLinear", x, threads, step, zero, result=np.int8),
+        **_by_onnx("QuantizeLinear", x, threads, step, zero, result=np.int8),
     }
 
 
-def _onnxruntime(
+def _by_onnx(
     kind: str, x: Any, threads: int, *constants: Any, domain: str = "", result: Any = np.float32, **attributes: Any
-) -> Callable[[], object]:
-    """One node on one float32 input, into memory that lies ready."""
+) -> Ways:
+    """One node on one float32 input, into memory that lies ready: by ONNX Runtime, and by OpenVINO where installed."""
     import onnxruntime
     from onnx import helper, numpy_helper
 
@@ -137,4 +138,7 @@ def _onnxruntime(
     y, binding = np.empty(x.shape, result), session.io_binding()
     binding.bind_cpu_input("x", x)
     binding.bind_output("y", "cpu", 0, result, x.shape, y.ctypes.data)
-    return lambda: (session.run_with_iobinding(binding), y)
+    return {
+        "ONNX Runtime": lambda: (session.run_with_iobinding(binding), y),
+        **_openvino.way(model, x, np.empty_like(y), threads),
+    }

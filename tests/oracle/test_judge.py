@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 import intsim
 from intsim.cli import main
-from intsim.oracle import judge
+from intsim.oracle import judge, runner
 from intsim.oracle.adapter import Capability, load
 from intsim.oracle.compare import Verdict, as_arrays, compare
 from intsim.oracle import cases
@@ -148,6 +148,13 @@ def test_what_is_no_backend_is_refused(text: str, reason: str, tmp_path: Path) -
     done = invoke(written(tmp_path, text))
     assert reason in done.output
     assert done.exit_code == 2
+
+
+def test_a_backend_that_never_loads_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LOADS_IN", 1.0)
+    done = invoke(written(tmp_path, "time.sleep(60)\n" + RIGHT), "--timeout", "2")
+    assert "did not load in 2 s; a larger --timeout gives it longer" in done.output
+    assert done.exit_code == 3
 
 
 @pytest.mark.parametrize(

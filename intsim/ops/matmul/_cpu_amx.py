@@ -1,8 +1,8 @@
 """Matrix product in int32 modulo 2**32 by tile registers: what a step of them is, and the loops around it.
 
 A step is 16 rows of ``a`` by 64 bytes, and of ``b`` as many bytes of 16 columns: 16 groups of four. Two tiles of
-each make four of sums, which stay in registers for DEPTH steps. ``a`` is read where it lies if its rows are whole
-steps; what is not goes through a scratch filled up with zeros.
+each make four of sums, which stay in registers for all steps. Rows of ``a`` are laid out as tiles, as those of ``b``
+were: one after another, each the 16 lines of cache that an instruction loads.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from intsim.ops.matmul import _cpu_offsets as offsets
 Emit = Any
 
 SIDE = 2 * ROWS  # rows and columns of a block of sums
-DEPTH = 16  # steps: so much of SIDE columns stays in the first-level cache while the rows go past
-TALL = 512  # rows: so many, DEPTH steps of each, stay in the second-level cache while the columns go past
-LAB = (DEPTH, TALL, 0, 0)
-A_STEP = 2**13  # products that take as long as a step of a plain kernel
+NEAR = 2**20  # bytes: panels that stay in the second-level cache go past a block of rows after another
+TALL = 2**19  # bytes: else, as many rows as stay there go past a panel after another
+FAR = 2**22  # bytes: then, blocks of a larger result are asked for before they are written
+A_STEP = 2**12  # products that take as long as a step of a plain kernel
 
 
 @cache
@@ -34,35 +34,36 @@ def serves() -> bool:
 
 
 def sums(tiles: int, *, signed: bool) -> Emit:
-    """``c = start + a b`` for ``tiles`` times 16 rows and SIDE columns, or for a stretch of their steps.
+    """``c = start + a b`` for ``tiles`` times 16 rows and SIDE columns.
 
-    signed: whether ``a`` is. Addresses of ``a`` (rows lda bytes apart, steps next_a, tiles down_a), of the panel, of
-    ``c`` (rows ldc bytes apart) and of what the sums start with (rows lds bytes apart; 0: one row for all); turns >= 1.
+    signed: whether ``a`` is. Addresses of ``a`` and of the panel as they are laid out, of ``c`` (rows ldc bytes apart)
+    and of the row that all sums start with; steps >= 1. far: whether ``c`` is asked for before.
     """
 
-    def emit(
-        builder: Any, machine: Any, a: Any, lda: Any, next_a: Any, down_a: Any, b: Any, c: Any, ldc: Any, turns: Any,
-        start: Any, lds: Any,
-    ) -> None:  # fmt: skip
+    def emit(builder: Any, machine: Any, a: Any, b: Any, c: Any, ldc: Any, steps: Any, start: Any, far: Any) -> None:
         v = Vectors(builder, rung(machine))
-        t = Tiles(v)
-        acc, of_a, of_b = range(4), (4, 5), (6, 7)
-        places = [(2 * i + j, i, BYTES * j) for i in range(tiles) for j in range(2)]
-        for register, i, aside in places:
-            at = builder.add(start, builder.mul(lds, I64(ROWS * i)))
-            t.load(acc[register], v.at(at, aside), lds)
-        loop = Loop(builder, turns, [a, b])
+        t, two = Tiles(v), range(2)
+        acc, of_a, of_b = ((0, 1), (2, 3)), (4, 5), (6, 7)
+        rows = [builder.add(c, builder.mul(ldc, I64(r))) for r in range(ROWS * tiles)]
+        with builder.if_then(builder.icmp_signed("!=", far, I64(0))):
+            for row in rows:
+                for j in two:
+                    v.ask_for(v.at(row, BYTES * j), to_write=True)
+        for i in range(tiles):
+            for j in two:
+                t.load(acc[i][j], v.at(start, BYTES * j), I64(0))
+        loop = Loop(builder, steps, [a, b])
         at_a, at_b = loop.values
-        for j in range(2):
+        for j in two:
             t.load(of_b[j], v.at(at_b, SIZE * j), I64(BYTES))
         for i in range(tiles):
-            t.load(of_a[i], builder.add(at_a, down_a) if i else at_a, lda)
-            for j in range(2):
-                t.add_products(acc[2 * i + j], of_a[i], of_b[j], signed=signed)
-        loop.end([builder.add(at_a, next_a), v.at(at_b, 2 * SIZE)])
-        for register, i, aside in places:
-            at = builder.add(c, builder.mul(ldc, I64(ROWS * i)))
-            t.store(acc[register], v.at(at, aside), ldc)
+            t.load(of_a[i], v.at(at_a, SIZE * i), I64(BYTES))
+            for j in two:
+                t.add_products(acc[i][j], of_a[i], of_b[j], signed=signed)
+        loop.end([v.at(at_a, 2 * SIZE), v.at(at_b, 2 * SIZE)])
+        for i in range(tiles):
+            for j in two:
+                t.store(acc[i][j], v.at(rows[ROWS * i], BYTES * j), ldc)
 
     return emit
 
@@ -76,21 +77,22 @@ def _spread(builder: Any, machine: Any, source: Any, target: Any, turns: Any) ->
     loop.end([v.at(at, BYTES), v.at(into, SIDE * BYTES)])
 
 
-def _configure(builder: Any, machine: Any) -> None:
+def configured(builder: Any, machine: Any) -> None:
+    """Before the first ``sums`` of a thread, and ``released`` after its last: no other code of it may use tiles."""
     Tiles(Vectors(builder, rung(machine))).configure()
 
 
-def _release(builder: Any, machine: Any) -> None:
+def released(builder: Any, machine: Any) -> None:
     Tiles(Vectors(builder, rung(machine))).release()
 
 
-configure = instructions(_configure, 0)
-release = instructions(_release, 0)
+configure = instructions(configured, 0)
+release = instructions(released, 0)
 spread = instructions(_spread, 3)
-two_of_signed = instructions(sums(2, signed=True), 10)
-two_of_unsigned = instructions(sums(2, signed=False), 10)
-one_of_signed = instructions(sums(1, signed=True), 10)
-one_of_unsigned = instructions(sums(1, signed=False), 10)
+two_of_signed = instructions(sums(2, signed=True), 7)
+two_of_unsigned = instructions(sums(2, signed=False), 7)
+one_of_signed = instructions(sums(1, signed=True), 7)
+one_of_unsigned = instructions(sums(1, signed=False), 7)
 
 
 def product(a: Any, b: Any, a_zero_point: Any, bias: Any, out: Any) -> None:
@@ -104,13 +106,15 @@ def product(a: Any, b: Any, a_zero_point: Any, bias: Any, out: Any) -> None:
         left, right = offsets.corrections(b, np.broadcast_to(np.asarray(a_zero_point, np.int32), m), start)
     elif a_zero_point:
         start[:n] -= np.int32(a_zero_point) * b.columns
-    x = (a.view(np.uint8), a.dtype == np.int8, b.steps, start, left, right, out, *LAB)
     blocks, panels = -(-m // SIDE), b.steps.shape[0]
+    near, each = b.steps.nbytes <= min(NEAR, a.nbytes), SIDE * 4 * b.steps.shape[1]
+    tall = 1 if near else max(TALL // each, 1)
+    x = (a.view(np.uint8), a.dtype == np.int8, b.steps, start, left, right, out, tall * SIDE, out.nbytes > FAR)
     work = m * b.k * n // A_STEP
     if n > m:  # the larger operand is shared out, each reads all of the smaller one
-        shared_out(lambda first, last: _multiply(*x, 0, m, first, last), panels, work)
+        shared_out(lambda first, last: multiply(*x, 0, m, first, last), panels, work)
     else:
-        shared_out(lambda first, last: _multiply(*x, first * SIDE, min(last * SIDE, m), 0, panels), blocks, work)
+        shared_out(lambda first, last: multiply(*x, first * SIDE, min(last * SIDE, m), 0, panels), blocks, work)
 
 
 @portable
@@ -130,19 +134,17 @@ def _lay_out(a: Any, row: Int, count: Int, laid: Any, at: Int) -> None:
 
 
 @portable
-def _sums(signed: bool, one: bool, a: Int, lda: Int, next_a: Int, b: Int, c: Int, ldc: Int, turns: Int, start: Int,
-          lds: Int) -> None:  # fmt: skip
+def _sums(signed: bool, one: bool, a: Int, b: Int, c: Int, ldc: Int, steps: Int, start: Int, far: Int) -> None:
     """``sums`` of a block: of 16 rows if ``one``, else of SIDE."""
-    down = ROWS * lda
     if signed:
         if one:
-            one_of_signed(a, lda, next_a, down, b, c, ldc, turns, start, lds)
+            one_of_signed(a, b, c, ldc, steps, start, far)
         else:
-            two_of_signed(a, lda, next_a, down, b, c, ldc, turns, start, lds)
+            two_of_signed(a, b, c, ldc, steps, start, far)
     elif one:
-        one_of_unsigned(a, lda, next_a, down, b, c, ldc, turns, start, lds)
+        one_of_unsigned(a, b, c, ldc, steps, start, far)
     else:
-        two_of_unsigned(a, lda, next_a, down, b, c, ldc, turns, start, lds)
+        two_of_unsigned(a, b, c, ldc, steps, start, far)
 
 
 def _tile_products(
@@ -153,60 +155,42 @@ def _tile_products(
     left: Any,
     right: Any,
     out: Any,
-    depth: int,
     tall: int,
-    order: int,
-    packs: int,
+    far: bool,
     top: int,
     bottom: int,
     first: int,
     last: int,
 ) -> None:
-    """Rows [top, bottom) of panels [first, last)."""
-    (m, size), n, steps = a.shape, out.shape[1], panels.shape[1] // ROWS
-    tall = max(min(tall, bottom - top), 1)
-    behind = BYTES * steps - size  # bytes of the next row that the last step of a row holds
-    inside = 0 if packs else (m * size - behind) // size  # rows whose steps do not leave the array
-    most = -(-tall // SIDE) if inside < SIDE else 1 + -(-(m - inside) // SIDE)
-    room = np.empty((min(most, -(-tall // SIDE)) * steps * SIDE + 1) * BYTES, np.uint8)
+    """Rows [top, bottom) of panels [first, last), ``tall`` rows past a panel after another: a multiple of SIDE.
+
+    far: see ``sums``.
+    """
+    (_, size), n, steps = a.shape, out.shape[1], panels.shape[1] // ROWS
+    each = steps * SIDE * BYTES  # bytes of a panel, or of as many rows
+    tall = min(tall, -(-(bottom - top) // SIDE) * SIDE)
+    room = np.empty(tall // SIDE * each + BYTES, np.uint8)
     laid = room[-room.ctypes.data % BYTES :]
     edge = np.empty((SIDE, SIDE), np.int32)
     configure()
-    for at in range(top, bottom, tall):
+    for at in range(top, bottom, max(tall, 1)):
         count = min(tall, bottom - at)
-        blocks = -(-count // SIDE)
-        plain = max(min(count, inside - at), 0) // SIDE  # blocks of rows that are read as they lie
-        for i in range(plain, blocks):
-            row = i * SIDE
-            _lay_out(a, at + row, min(SIDE, count - row), laid, (i - plain) * steps * SIDE * BYTES)
-        for step in range(0, steps, depth):
-            for t in range(blocks * (last - first)):
-                if order == 0:
-                    i, panel = t % blocks, first + t // blocks
-                else:
-                    i, panel = t // (last - first), first + t % (last - first)
-                row, column, turns = i * SIDE, panel * SIDE, min(depth, steps - step)
-                high, wide = min(SIDE, count - row), min(SIDE, n - column)
-                whole = high == SIDE and wide == SIDE
-                if step and not whole:
-                    continue  # the edges were done at once
-                if i < plain:
-                    source, lda, next_a = a.ctypes.data + (at + row) * size + step * BYTES, size, BYTES
-                else:
-                    source = laid.ctypes.data + ((i - plain) * steps + step) * SIDE * BYTES
-                    lda, next_a = BYTES, SIDE * BYTES
-                of_b = panels.ctypes.data + (panel * steps + step) * 2 * SIZE
-                target, ldc = out.ctypes.data + 4 * ((at + row) * n + column), 4 * n
-                begin, lds = start.ctypes.data + 4 * column, 0
-                if step:
-                    begin, lds = target, ldc
-                if not whole:
-                    target, ldc, turns = edge.ctypes.data, 4 * SIDE, steps
-                _sums(signed, high <= ROWS, source, lda, next_a, of_b, target, ldc, turns, begin, lds)
-                if not whole:
-                    for r in range(high):
-                        for j in range(wide):
-                            out[at + row + r, column + j] = edge[r, j]
+        for i in range(0, count, SIDE):
+            _lay_out(a, at + i, min(SIDE, count - i), laid, i // SIDE * each)
+        for panel in range(first, last):
+            column = panel * SIDE
+            of_b, begin = panels.ctypes.data + panel * each, start.ctypes.data + 4 * column
+            for i in range(0, count, SIDE):
+                high, wide = min(SIDE, count - i), min(SIDE, n - column)
+                of_a = laid.ctypes.data + i // SIDE * each
+                if high == SIDE and wide == SIDE:
+                    target = out.ctypes.data + 4 * ((at + i) * n + column)
+                    _sums(signed, False, of_a, of_b, target, 4 * n, steps, begin, far)
+                    continue
+                _sums(signed, high <= ROWS, of_a, of_b, edge.ctypes.data, 4 * SIDE, steps, begin, 0)
+                for r in range(high):
+                    for j in range(wide):
+                        out[at + i + r, column + j] = edge[r, j]
     release()
     if left.shape[0]:
         flip = 128 if signed else 0
@@ -218,4 +202,4 @@ def _tile_products(
         offsets.correct(out, left, right, top, bottom, first * SIDE, min(n, last * SIDE))
 
 
-_multiply = kernel(_tile_products, "matmul.tiles")
+multiply = kernel(_tile_products, "matmul.tiles")

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from intsim.backends.cpu import compile, shared_out
-from intsim.compiling import Int, kernel
+from intsim.backends.cpu import compile
 from intsim.ops.matmul import _cpu_integer as integer
+from intsim.ops.matmul._cpu_wrapped import wrap
 from intsim.ops.matmul.counted import OP
 
 LARGEST = 2**30  # of a bias: below it, nothing leaves int32
-
-i32 = np.int32
 
 
 def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
@@ -23,23 +21,4 @@ def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
         return
     exact = out.acc if out.acc.dtype == np.int32 else np.empty(out.acc.shape, np.int32)
     integer.exact(x, exact, p, kept)
-    shared_out(
-        lambda first, last: _wrap(exact, p.acc.bits, out.acc, out.wrapped, first, last),
-        out.acc.shape[0],
-        out.acc.size,
-    )
-
-
-def _wrap_rows(exact: Any, bits: int, acc: Any, wrapped: Any, first: Int, last: Int) -> None:
-    away = i32(32 - bits)
-    for i in range(first, last):
-        sums, made, count = exact[i], acc[i], i32(0)
-        for j in range(sums.shape[0]):
-            s = sums[j]
-            inside = i32(i32(s << away) >> away)
-            count = i32(count + (i32(1) if inside != s else i32(0)))
-            made[j] = inside
-        wrapped[i] = count
-
-
-_wrap = kernel(_wrap_rows, "matmul.counted.rows")
+    wrap(exact, p.acc.bits, out.acc, out.wrapped)

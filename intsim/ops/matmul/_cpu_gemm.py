@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from intsim.backends.cpu import shared_out
+from intsim.backends.lines import empty
 from intsim.compiling import Int, kernel, portable
 from intsim.ops.matmul import _cpu_amx as tiled, _cpu_few as few, _cpu_outliers as outliers, _cpu_tile as machine
 from intsim.ops.matmul._cpu_offsets import NONE, correct, corrections
@@ -34,7 +35,7 @@ def product(
     """
     m = a.shape[0]
     if out is None:
-        out = np.empty((m, b.n if isinstance(b, Panels) else b.shape[0]), np.int32)
+        out = empty((m, b.n if isinstance(b, Panels) else b.shape[0]), np.int32)
     if isinstance(b, Panels) and few.are(a):
         b, b_zero_point = b.source, b.zero_point
     if not isinstance(b, Panels):

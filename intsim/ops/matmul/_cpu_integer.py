@@ -12,12 +12,14 @@ import numpy as np
 
 from intsim.compiling import at_hand, compiles
 from intsim.ops.matmul import (
+    _cpu_amx as tiled,
     _cpu_blas as blas,
     _cpu_few as few,
     _cpu_gemm as gemm,
     _cpu_nibbles as nibbles,
     _cpu_panels as panels,
 )
+from intsim.ops.matmul._cpu_wrapped import wrap
 
 WORTH_COMPILING = 2**34  # products: about as long in BLAS as compiling takes
 LONGEST_IN_INT32 = 2**15  # terms: 2**15 * 255**2 < 2**31
@@ -54,7 +56,9 @@ def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
     else:
         right = b if is_few else laid_out(a, b, p, kept)
         gemm.product(a, right, a_zero_point=p.a_zero_point, b_zero_point=p.b_zero_point, bias=bias, out=into)
-    if into is not out.acc:
+    if into is not out.acc and narrow and p.acc.qmin == -(1 << (p.acc.bits - 1)):
+        wrap(into, p.acc.bits, out.acc, np.empty(out.acc.shape[0], np.int32))
+    elif into is not out.acc:
         out.acc[...] = _wrapped(into if narrow else into + x.bias.astype(np.int64), p.acc)
 
 
@@ -99,7 +103,7 @@ def _wrapped(acc: Any, t: Any) -> Any:
 
 
 def _ready(products: int) -> bool:
-    if all(at_hand(f) for f in (gemm._multiply, few._dots, panels._pack)):
+    if all(at_hand(f) for f in (tiled.multiply if tiled.serves() else gemm._multiply, few._dots, panels._pack)):
         return True
     _by_blas[0] += products
     return compiles() and _by_blas[0] > WORTH_COMPILING

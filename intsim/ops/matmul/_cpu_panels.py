@@ -9,13 +9,13 @@ later change of the array can give a stale product, and there is no cache behind
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from intsim.backends.cpu import shared_out
+from intsim.backends.lines import empty
 from intsim.backends.vectors import rung
 from intsim.compiling import kernel, this_machine
 from intsim.backends.tiles import BYTES
@@ -97,7 +97,7 @@ def pack(b: Any, zero_point: Any = 0, *, quads: bool = True, outliers: bool = Fa
     in_tiles = quads and tiles and tiled.serves()
     lanes, columns = r.lanes, tiled.SIDE if in_tiles else machine.columns(r)
     steps = -(-b.shape[1] * b.itemsize // span)
-    panels = _aligned(-(-n // columns), -(-steps // lanes) * lanes, columns)
+    panels = empty((-(-n // columns), -(-steps // lanes) * lanes, columns), np.int32)
     centre = np.full(panels.shape[0] * columns, 0 if words else flip, np.int16)  # columns past the last hold 0
     crossed = r.crossed and not quads and not words
     sums = np.zeros(n if quads else centre.size if crossed else 0, np.int32)
@@ -116,17 +116,6 @@ def pack(b: Any, zero_point: Any = 0, *, quads: bool = True, outliers: bool = Fa
         sums += np.diff(before[lacking.starts]).astype(np.int32)
     less, shifted = sums - np.int32(k) * offsets, bool(offsets.any())
     return Panels(n, k, b, zero_point, panels, True, offsets, less, shifted, lacking, in_tiles=in_tiles)
-
-
-LINE = 64  # bytes that the first-level cache moves at a time: a vector across two of them takes twice as long
-
-
-def _aligned(*shape: int) -> Any:
-    """An empty int32 array that begins where a line of the cache does."""
-    size = 4 * math.prod(shape)
-    room = np.empty(size + LINE, np.uint8)
-    begin = -room.ctypes.data % LINE
-    return room[begin : begin + size].view(np.int32).reshape(shape)
 
 
 def _as_quads(b: Any, flip: int, seldom: int) -> tuple[bool, Any, Outliers]:

@@ -10,7 +10,7 @@ Only a tile whose proof fails is done again, one term after the other.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ PROBES = 16  # tiles tried before giving up the proof where more than 6 of 10 fa
 AT_A_TIME = 3  # rows of an ordered tile: its sums, bounds and masks fill the registers
 
 
-def matmul(x: Any, out: Any, p: Any) -> None:
+def matmul(x: Any, out: Any, p: Any, kept: Any) -> None:
     """Fills ``out.acc``; serves overflow = SATURATE with operands of at most 8 bits and at most WIDEST bits of sum."""
     a, b = (nibbles.unpacked(q, t.qmin < 0, bool(p.nibbles)) if t.bits == 4 else q for q, t in ((x.a, p.a), (x.b, p.b)))
     k = min(a.shape[1], b.shape[1])
@@ -37,39 +37,55 @@ def matmul(x: Any, out: Any, p: Any) -> None:
     if int(far[0]) * int(far[1]) * k + int(np.abs(start).max()) <= high:
         acc = gemm.product(a, b, a_zero_point=p.a_zero_point, b_zero_point=p.b_zero_point, bias=start)
     else:
-        acc, _ = ordered(a, b, p.a_zero_point, p.b_zero_point, start, low, high)
+        right = kept.once(f"right {k}", lambda: laid_out(b, p.b_zero_point), of=("b",))
+        acc, _ = ordered(a, right, p.a_zero_point, start, low, high)
     if p.bias_added == Order.LAST:
         out.acc[...] = np.clip(acc + x.bias.astype(np.int64), low, high)
     else:
         out.acc[...] = acc
 
 
-def ordered(a: Any, b: Any, a_zero_point: int, b_zero_point: Any, start: Any, low: int, high: int) -> tuple[Any, int]:
+class Right(NamedTuple):
+    """The right operand, "n k", and of each panel the largest sum of squares over a stretch of a column."""
+
+    panels: Any
+    squares: Any
+    columns: int
+
+
+def laid_out(b: Any, zero_point: Any) -> Right:
+    """b: bytes, "n k"."""
+    kept = panels.pack(b, zero_point, quads=False)
+    count, _, columns = kept.steps.shape
+    squares = _largest_squares(b, zero_point, count * columns, columns)
+    return Right(kept.steps, squares, b.shape[0])
+
+
+def _largest_squares(q: Any, zero_point: Any, tall: int, together: int) -> Any:
+    """Over stretches of rows of ``q`` without the zero point, the largest of each ``together``."""
+    squares, zero_points = np.zeros((tall, -(-q.shape[1] // (2 * STRETCH))), np.int64), np.empty(q.shape[0], np.int64)
+    zero_points[:] = zero_point
+    _squares(q.view(np.uint8), panels.SIGN * (q.dtype == np.int8), zero_points, squares)
+    return squares.reshape(-1, together, squares.shape[1]).max(axis=1)
+
+
+def ordered(a: Any, right: Right, a_zero_point: int, start: Any, low: int, high: int) -> tuple[Any, int]:
     """The saturated sums, int32 "m n", and how many tiles were summed term by term.
 
-    a, b: bytes, "m k" and "n k". start: int32 "n", within [low, high], which is at most WIDEST bits wide.
+    a: bytes, "m k". start: int32 "n", within [low, high], which is at most WIDEST bits wide.
     """
-    (m, k), n = a.shape, b.shape[0]
-    kept = panels.pack(b, b_zero_point, quads=False)
-    columns, steps = kept.steps.shape[2], -(-k // 2)
+    (m, k), n, steps = a.shape, right.columns, -(-a.shape[1] // 2)
     rows = tiles.shape(rung(this_machine()), False)[0]
     tall = -(-m // rows) * rows
     words = np.zeros((tall, 2 * steps), np.int16)
     words[:m, :k] = a
     words[:m, :k] -= np.int16(a_zero_point)
-    stretches = -(-steps // STRETCH)
-    of_a, of_b = np.zeros((tall, stretches), np.int64), np.zeros((kept.steps.shape[0] * columns, stretches), np.int64)
-    for q, zero_point, squares in ((a, a_zero_point, of_a), (b, b_zero_point, of_b)):
-        zero_points = np.empty(q.shape[0], np.int64)
-        zero_points[:] = zero_point
-        _squares(q.view(np.uint8), panels.SIGN * (q.dtype == np.int8), zero_points, squares)
-    of_a = of_a.reshape(-1, rows, stretches).max(axis=1)
-    of_b = of_b.reshape(-1, columns, stretches).max(axis=1)
-    first_sums = np.zeros(kept.steps.shape[0] * columns, np.int32)
+    of_a, of_b = _largest_squares(a, a_zero_point, tall, rows), right.squares
+    first_sums = np.zeros(of_b.shape[0] * right.panels.shape[2], np.int32)
     first_sums[:n] = start
     out, again = np.empty((m, n), np.int32), np.zeros(of_b.shape[0], np.int64)
     shared_out(
-        lambda first, last: _fill(words, kept.steps, of_a, of_b, first_sums, low, high, out, again, first, last),
+        lambda first, last: _fill(words, right.panels, of_a, of_b, first_sums, low, high, out, again, first, last),
         of_b.shape[0],
         m * n * k // tiles.A_STEP,
     )

@@ -143,6 +143,7 @@ OP = register(
                     and size["m"] * size["n"] * size["k"] > 2**20
                     and compiles()
                 ),
+                keeps=True,
             ),
             Tuned(
                 "cpu",

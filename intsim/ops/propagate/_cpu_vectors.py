@@ -25,14 +25,6 @@ CHANNEL = 9  # vectors that tell of a register of channels: see ``channels``
 Emit = Callable[..., Any]
 
 
-class _Again(ir.LoadInstr):  # type: ignore[misc]  # llvmlite has no types
-    """A load that stays where it is written: LLVM calls it volatile."""
-
-    def descr(self, buf: list[str]) -> None:
-        (address,) = self.operands
-        buf.append(f"load volatile {self.type}, {address.type} {address.get_reference()}, align 4\n")
-
-
 class Rows(Vectors):
     """Signed int32 of which the magnitude is scaled."""
 
@@ -93,11 +85,6 @@ class Rows(Vectors):
         build.store(self.splat(build.trunc(mantissa, I32)), slot).align = 4
         half = build.shl(I64(1), build.sub(shift, I64(1)))
         return slot, self.spread(half), self.spread(shift)
-
-    def again(self, slot: Any, of: Any = None) -> Any:
-        made = _Again(self.builder.block, slot, "", typ=of or self.type)
-        self.builder._insert(made)
-        return made
 
     def applied(self, x: Any, ratio: tuple[Any, Any, Any]) -> Any:
         """By one ratio for all elements."""

@@ -58,12 +58,6 @@ class Columns(Vectors):
     def mask(self, test: Any) -> Any:
         return self.builder.sext(test, self.type)
 
-    def within(self, x: Any, low: int, high: int) -> Any:
-        for limit, test in (low, ">"), (high, "<"):
-            bound = ir.Constant(x.type, [limit] * x.type.count)
-            x = self.builder.select(self.builder.icmp_signed(test, x, bound), x, bound)
-        return x
-
     def named(self, name: str, x: Any, *others: float, fastmath: tuple[str, ...] = ()) -> Any:
         """LLVM's function of floats by this name; others: a number for all lanes each."""
         bits = 32 if x.type.element == ir.FloatType() else 64

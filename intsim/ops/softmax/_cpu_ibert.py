@@ -17,82 +17,106 @@ from typing import Any
 import numpy as np
 
 from intsim.backends.cpu import shared_out
-from intsim.compiling import Int, kernel
+from intsim.compiling import Int, kernel, portable
 from intsim.numerics import Rounding
+from intsim.ops.softmax import _cpu_vectors as vectors
 
+ROWS, TOGETHER = 16, 4096  # rows that go together, and exponentials: they stay in a first-level cache
 PIECE = 256  # exponentials, each below 2**23: their sum fits 32 bits
 
-i32, i64, u32, u64 = np.int32, np.int64, np.uint32, np.uint64
+i64, u64 = np.int64, np.uint64
+
+
+@portable
+def _exponential(d: Int, inverse: Int, ln2: Int, b: Int, c: Int) -> Int:
+    z = (d * inverse) >> 27
+    t = z * ln2 - d + b
+    return (t * t + c) >> z
+
+
+@portable
+def _to_even(exp: Int, k: Int, total: Int) -> Int:
+    twice = 2 * ((exp << 8) - k * total)
+    return k + 1 if twice > total or (twice == total and k & 1 == 1) else k
 
 
 @cache
-def _kernel(nearest: bool) -> Callable[..., None]:
-    def rows(q: Any, stop: Any, probability: Any, of_ln2: Int, of_b: Int, of_c: Int, first: Int, last: Int) -> None:
-        n = q.shape[1]
-        exp = np.empty(n, np.uint32)
-        quotients = np.empty(n if nearest else 0, np.uint32)
-        # z = d // ln2 for d < 32 ln2: s = 27, and d e < 32 ln2**2 <= 2**27. (From d = 31 ln2 on, exp is 0.)
-        limit = i64(32 * of_ln2 - 1)
-        inverse = u32((2**27 + of_ln2 - 1) // of_ln2)
-        largest = of_b * of_b + of_c
-        least_shift = i64(8)
-        while (i64(2) << least_shift) < largest:
-            least_shift += 1
-        ln2, b, c = i32(of_ln2), i32(of_b), i32(of_c)
-        for i in range(first, last):
-            seen: Any = i64(stop[i])
-            x, y = q[i], probability[i]
-            top: Any = x[0]
-            for j in range(seen):
-                top = max(top, x[j])
-            floor = i32(max(i64(top) - limit, i64(-(2**31))))
-            top32 = i32(top)
-            total = i64(0)
-            for start in range(0, seen, PIECE):
-                width = min(PIECE, seen - start)
-                xs, es = x[start : start + width], exp[start : start + width]
-                part: Any = u32(0)
-                for j in range(width):
-                    d = i32(top32 - max(i32(xs[j]), floor))
-                    z = u32(u32(u32(d) * inverse) >> u32(27))
-                    r = i32(i32(i32(z) * ln2) - d)
-                    t = i32(r + b)
-                    e = u32(u32(i32(i32(t * t) + c)) >> z)
-                    es[j] = e
-                    part = u32(part + e)
-                total += i64(part)
-            # exp * 2**8 // total: x = exp * 2**8 < 2**31 and e < total <= 2**(shift + 1), so s = 32 + shift is enough.
-            # 2**shift < total makes the reciprocal an uint32. Where total leaves 31 bits, every quotient is 0.
-            if total == largest and not nearest:
-                total += 1  # the quotient of the one visible exponential becomes 255, which 256 is clamped to
-            shift = least_shift
-            while (i64(2) << shift) < total and shift < 31:
-                shift += 1
-            f = u32((((i64(1) << (32 + shift)) + total - 1) // total) if shift < 31 else 0)
-            down = u64(24 + shift)
-            if nearest:
-                for j in range(seen):
-                    quotients[j] = u64(u64(exp[j]) * u64(f)) >> down
-                # what is left of exp * 2**8 < 2**31 is below total < 2**31
-                divisor = u32(total)
-                for j in range(seen):
-                    k = quotients[j]
-                    left = u32(u32(exp[j] << u32(8)) - u32(k * divisor))
-                    twice = u32(left + left)
-                    up = u32(1) if (twice > divisor) | ((twice == divisor) & ((k & u32(1)) == u32(1))) else u32(0)
-                    y[j] = min(u32(k + up), u32(255))
-            else:
-                for j in range(seen):
-                    y[j] = u64(u64(exp[j]) * u64(f)) >> down
-            for j in range(seen, n):
-                y[j] = 0
+def _kernel(nearest: bool, bits: int) -> Callable[..., None]:
+    largest, exponentials = _BY_BITS[bits]
+    shares, shares4 = (vectors.nearest, vectors.nearest4) if nearest else (vectors.shares, vectors.shares4)
+    size = bits // 8
 
-    return kernel(rows, f"softmax.ibert.{'nearest' if nearest else 'rows'}")
+    def rows(q: Any, stop: Any, probability: Any, ln2: Int, b: Int, c: Int, first: Int, last: Int) -> None:
+        n, lanes = q.shape[1], vectors.lanes()
+        a_register = 4 * lanes // size
+        # Rows go together through each step: what a row waits for, its largest, its sum, a division, others need not
+        together = max(1, min(ROWS, TOGETHER // n))
+        exp = np.empty((together + 1, n), np.uint32)  # one more: shares may read a little past a row
+        factor = np.empty(1, np.int64)
+        of_q, of_exp, of_shares = q.ctypes.data, exp.ctypes.data, probability.ctypes.data
+        of_factor = factor.ctypes.data
+        totals, tops = np.empty(together, np.int64), np.empty(together, np.int64)
+        # z = d // ln2 for d < 32 ln2: s = 27, and d e < 32 ln2**2 <= 2**27. (From d = 31 ln2 on, exp is 0.)
+        limit, inverse, at_top = 32 * ln2 - 1, (2**27 + ln2 - 1) // ln2, b * b + c
+        for start_row in range(first, last, together):
+            count = min(together, last - start_row)
+            for r in range(count):
+                i = start_row + r
+                seen = i64(stop[i])
+                top, done = i64(q[i, 0]), seen // a_register * a_register
+                if done > 0:
+                    top = largest(of_q + size * n * i, seen // a_register)
+                for j in range(done, seen):
+                    top = max(top, i64(q[i, j]))
+                tops[r] = top
+            for r in range(count):
+                i, top = start_row + r, tops[r]
+                seen = i64(stop[i])
+                floor, total = max(top - limit, -(2**31)), i64(0)
+                whole = seen // lanes * lanes
+                for start in range(0, whole, PIECE):
+                    turns = min(PIECE, whole - start) // lanes
+                    source, into = of_q + size * (n * i + start), of_exp + 4 * (n * r + start)
+                    total += exponentials(source, into, turns, top, floor, inverse, ln2, b, c)
+                for j in range(whole, seen):
+                    exp[r, j] = _exponential(top - max(i64(q[i, j]), floor), inverse, ln2, b, c)
+                    total += i64(exp[r, j])
+                totals[r] = total
+            for r in range(count):
+                i, total = start_row + r, totals[r]
+                seen = i64(stop[i])
+                # exp * 2**8 // total: x = exp * 2**8 < 2**31 and e < total <= 2**(shift + 1), so s = 32 + shift is
+                # enough. 2**shift < total makes the reciprocal an uint32. Where total leaves 31 bits, every quotient
+                # is 0.
+                if total == at_top and not nearest:
+                    total += 1  # the quotient of the one visible exponential becomes 255, which 256 is clamped to
+                shift = vectors.length(total - 1) - 1
+                f = ((1 << (32 + shift)) + total - 1) // total if shift < 31 else 0
+                factor[0] = f
+                down, whole = 24 + shift, seen // lanes * lanes
+                done, source, into = seen // (4 * lanes) * (4 * lanes), of_exp + 4 * n * r, of_shares + n * i
+                if done > 0:
+                    shares4(source, into, seen // (4 * lanes), of_factor, down, total)
+                if done < whole:
+                    shares(source + 4 * done, into + done, (whole - done) // lanes, of_factor, down, total)
+                for j in range(whole, seen):
+                    k = i64((u64(exp[r, j]) * u64(f)) >> u64(down))
+                    probability[i, j] = min(_to_even(i64(exp[r, j]), k, total) if nearest else k, 255)
+                for j in range(seen, n):
+                    probability[i, j] = 0
+
+    return kernel(rows, f"softmax.ibert.{'nearest' if nearest else 'rows'}.{bits}")
+
+
+_BY_BITS = {
+    8: (vectors.largest8, vectors.exponentials8),
+    16: (vectors.largest16, vectors.exponentials16),
+    32: (vectors.largest32, vectors.exponentials32),
+}
 
 
 def softmax(x: Any, out: Any, p: Any) -> None:
     """Fills ``out.probability``; serves 8 bits, rounded down or to even, where each bound above holds."""
-    rows = _kernel(p.rounding == Rounding.TIES_TO_EVEN)
-    shared_out(
-        lambda first, last: rows(x.q, x.stop, out.probability, p.ln2, p.b, p.c, first, last), x.q.shape[0], x.q.size
-    )
+    rows = _kernel(p.rounding == Rounding.TIES_TO_EVEN, 8 * x.q.itemsize)
+    numbers = int(p.ln2), int(p.b), int(p.c)
+    shared_out(lambda first, last: rows(x.q, x.stop, out.probability, *numbers, first, last), x.q.shape[0], x.q.size)

@@ -125,7 +125,7 @@ def examples() -> dict[str, Any]:
 def _serves(p: Params, size: Mapping[str, int]) -> bool:
     """8 bits rounded down or to even, and constants with which every exponential stays below 2**23."""
     largest = max(p.b, p.ln2) ** 2 + p.c
-    narrow = p.ln2 <= 2**11 and largest < 2**23 and p.b**2 + p.c >= 2**8
+    narrow = p.ln2 <= 2**11 and largest < 2**23 and p.b**2 + p.c > 2**8
     to_even = p.rounding == Rounding.TIES_TO_EVEN and largest * size["n"] < 2**31
     served = p.out_bits == 8 and (p.rounding == Rounding.TOWARD_NEGATIVE or to_even)
     return served and narrow and size["m"] * size["n"] > WORTH_TUNING
