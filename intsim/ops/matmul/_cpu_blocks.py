@@ -19,7 +19,7 @@ from intsim.scalar.fixed_point import wrap32
 
 PAIRS, QUADS, CROSSED = range(3)  # kinds of panels
 LINE = 64  # bytes that come from memory together
-WHOLE = 12  # rows: whole tiles of quads and of pairs
+WHOLE = 48  # rows: whole tiles of all kinds, and whole registers
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,13 @@ def room(rows: Int, k: Int) -> tuple[Any, Any, Any, Any, Any, Any]:
 
 
 @portable
+def _whole_registers(rows: Int) -> Int:
+    """Rows up to there may be filled with anything: there is room."""
+    lanes = machine.lanes()
+    return (rows + lanes - 1) // lanes * lanes
+
+
+@portable
 def laid_out(q: Any, count: Int, weight: Any, kind: Int, scratch: Any) -> Any:
     """``count`` rows of int8 for ``multiplied``, in ``scratch``. weight: its arrays."""
     words, turned, _, _, centre, less = scratch
@@ -87,7 +94,7 @@ def laid_out(q: Any, count: Int, weight: Any, kind: Int, scratch: Any) -> Any:
     for i in range(count):
         less[i] = wrap32(lay_out(bytes_, i, SIGN, False, kind == QUADS, kind == CROSSED, centre, block, plain, i))
     if weight[2].size:
-        outliers.turn(plain, turned[: q.shape[1]], count)
+        outliers.turn(plain, turned[: q.shape[1]], _whole_registers(count))
     return block
 
 
@@ -113,4 +120,4 @@ def multiplied(block: Any, count: Int, weight: Any, kind: Int, panel: Int, scrat
                 kind == QUADS, kind == CROSSED, left, 4 * steps, right, target, 4 * columns, turns, so_far, apart, off
             )
     if starts.size:
-        outliers.add(turned, starts[panel * columns :], where, rest, sums, acc, 0, count, 0)
+        outliers.add(turned, starts[panel * columns :], where, rest, sums, acc, 0, _whole_registers(count), 0)
