@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from intsim.backends import vectors
 from intsim.compiling import Machine, assembled, native, this_machine
 from intsim.ops.matmul import (
-    _cpu_amx as amx,
     _cpu_few as few,
     _cpu_nibbles as nibbles,
     _cpu_outliers as outliers,
@@ -212,25 +211,6 @@ def test_each_machine_gets_its_instructions(name: str) -> None:
         assert "instructions:" in target.emit_assembly(module)
 
 
-@pytest.mark.parametrize("signed", [True, False])
-def test_sums_in_tiles_stay_in_their_registers(signed: bool) -> None:
-    module, target = assembled(amx.sums(2, signed=signed), 7, MACHINES["amx"])
-    lines = [line.split() for line in target.emit_assembly(module).splitlines()]
-    code = [line for line in lines if line and ("tile" in line[0] or line[0].startswith("tdp"))]
-    at = [i for i, line in enumerate(code) if line[0] == ("tdpbssd" if signed else "tdpbusd")]
-    assert len(at) % 4 == 0
-    turns = len(at) // 4  # LLVM may write several turns of the loop
-    names = [line[0] for line in code]
-    assert (names.count("tileloadd"), names.count("tilestored"), len(code)) == (4 + 4 * turns, 4, 8 + 8 * turns)
-    assert names[-4:] == ["tilestored"] * 4
-    assert not any("%rsp" in word or "%rbp" in word for line in code for word in line), "tiles wait in memory"
-    used = {(line[1], line[2], line[3]) for line in (code[i] for i in at)}
-    assert used == {(f"%tmm{6 + j},", f"%tmm{4 + i},", f"%tmm{2 * i + j}") for i in range(2) for j in range(2)}
-    for emit, name in ((amx.configured, "ldtilecfg"), (amx.released, "tilerelease")):
-        module, target = assembled(emit, 0, MACHINES["amx"])
-        assert target.emit_assembly(module).count(name) == 1
-
-
 @pytest.mark.parametrize("r", [*vectors.RUNGS, vectors.Rung("spelled out", 16, quads="")], ids=lambda r: r.name)
 @pytest.mark.parametrize("quads", [False, True])
 def test_a_tile_of_each_rung_that_this_machine_has(r: Any, quads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,8 +260,7 @@ def test_a_crossed_tile_equals_one_by_pairs(r: Any, monkeypatch: pytest.MonkeyPa
 WHOLE = """
 import numpy as np
 from intsim.backends import vectors
-spelled = (vectors.Rung("spelled out", 16, quads=""), vectors.Rung("spelled tiles", 16, quads="", tiles=""))
-vectors.RUNGS = tuple(r for r in (*vectors.RUNGS, *spelled) if r.name == {name!r})
+vectors.RUNGS = tuple(r for r in (*vectors.RUNGS, vectors.Rung("spelled out", 16, quads="")) if r.name == {name!r})
 from intsim.ops.matmul import _cpu_amx as amx
 from intsim.ops.matmul._cpu_gemm import product
 from intsim.ops.matmul._cpu_panels import packed
@@ -311,7 +290,6 @@ print("equal on", vectors.RUNGS[0].name)
         ("avx2", "haswell", "+avx2"),
         ("sse2", "nehalem", "-avx"),
         ("spelled out", "", ""),
-        ("spelled tiles", "", ""),
         ("amx", "", ""),
         ("avxvnni", "", ""),
         ("avx512vnni", "", ""),

@@ -24,6 +24,7 @@ SIDE = 2 * ROWS  # rows and columns of a block of sums
 NEAR = 2**20  # bytes: panels that stay in the second-level cache go past a block of rows after another
 TALL = 2**19  # bytes: else, as many rows as stay there go past a panel after another
 FAR = 2**22  # bytes: then, blocks of a larger result are asked for before they are written
+ONE = (int, np.integer)  # what a zero point of all rows is
 A_STEP = 2**12  # products that take as long as a step of a plain kernel
 
 
@@ -68,7 +69,7 @@ def sums(tiles: int, *, signed: bool) -> Emit:
     return emit
 
 
-def _spread(builder: Any, machine: Any, source: Any, target: Any, turns: Any) -> None:
+def spread_steps(builder: Any, machine: Any, source: Any, target: Any, turns: Any) -> None:
     """The ``turns`` steps of one row of ``a``, as they lie in a scratch for SIDE rows."""
     v = Vectors(builder, rung(machine))
     loop = Loop(builder, turns, [source, target])
@@ -88,7 +89,7 @@ def released(builder: Any, machine: Any) -> None:
 
 configure = instructions(configured, 0)
 release = instructions(released, 0)
-spread = instructions(_spread, 3)
+spread = instructions(spread_steps, 3)
 two_of_signed = instructions(sums(2, signed=True), 7)
 two_of_unsigned = instructions(sums(2, signed=False), 7)
 one_of_signed = instructions(sums(1, signed=True), 7)
@@ -97,20 +98,21 @@ one_of_unsigned = instructions(sums(1, signed=False), 7)
 
 def product(a: Any, b: Any, a_zero_point: Any, bias: Any, out: Any) -> None:
     """``_cpu_gemm.product`` for rows of bytes; b: ``Panels``, of quads."""
-    m, n = out.shape
-    start = np.zeros(b.steps.shape[0] * SIDE, np.int32)
+    (m, n), steps = out.shape, b.steps
+    panels, each, _ = steps.shape
+    each *= 4 * SIDE  # bytes of a panel, or of as many rows
+    start = np.zeros(panels * SIDE, np.int32)
     if bias is not None:
         start[:n] = bias
     left, right = offsets.NONE, offsets.NONE
-    if b.shifted or not isinstance(a_zero_point, int | np.integer):
+    if b.shifted or not isinstance(a_zero_point, ONE):
         left, right = offsets.corrections(b, np.broadcast_to(np.asarray(a_zero_point, np.int32), m), start)
     elif a_zero_point:
         start[:n] -= np.int32(a_zero_point) * b.columns
-    blocks, panels = -(-m // SIDE), b.steps.shape[0]
-    near, each = b.steps.nbytes <= min(NEAR, a.nbytes), SIDE * 4 * b.steps.shape[1]
-    tall = 1 if near else max(TALL // each, 1)
-    x = (a.view(np.uint8), a.dtype == np.int8, b.steps, start, left, right, out, tall * SIDE, out.nbytes > FAR)
-    work = m * b.k * n // A_STEP
+    near = panels * each <= min(NEAR, a.nbytes)
+    tall = SIDE if near else max(TALL // each, 1) * SIDE
+    x = (a.view(np.uint8), a.dtype.kind == "i", steps, start, left, right, out, tall, out.nbytes > FAR)
+    blocks, work = -(-m // SIDE), m * b.k * n // A_STEP
     if n > m:  # the larger operand is shared out, each reads all of the smaller one
         shared_out(lambda first, last: multiply(*x, 0, m, first, last), panels, work)
     else:
