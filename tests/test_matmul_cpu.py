@@ -203,7 +203,7 @@ def test_each_machine_gets_its_instructions(name: str) -> None:
         (tiles.crossing, 3),
         (few.dots(True, 2), 5),
         (few.dots(False, 1), 5),
-        (outliers.scaled, 6),
+        (outliers.scaled(2), 6),
         (outliers.added, 4),
         (nibbles.dots(4), 6),
     ):

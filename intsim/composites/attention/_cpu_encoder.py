@@ -18,7 +18,8 @@ from intsim.ops.layernorm._cpu_ibert import root
 from intsim.ops.matmul import _cpu_blocks as blocks, _cpu_tile as tiles
 from intsim.scalar.rounding import divide
 
-ROWS = 64  # of a block
+ROWS = 64  # that a thread takes, or more
+TOGETHER = 2 * ROWS  # rows that share what is read of the weights
 QMAX = 127
 LOWEST, HIGHEST = -(2**15), 2**15 - 1  # the latter is the largest magnitude that quantize.dynamic_token takes
 i32, i64 = np.int32, np.int64
@@ -105,11 +106,15 @@ def _projected_rows(
     """
     (rows, n), (heads, _), width = x.shape, of_q.shape, tiles.width()
     lanes, part = tiles.lanes(), n // heads
-    scratch = blocks.room(ROWS, n)
+    scratch = blocks.room(min(TOGETHER, rows), n)
     acc = scratch[3].ctypes.data
-    bytes_, tops, wide = np.empty((ROWS, n), np.int8), np.empty(ROWS, np.int32), np.empty((ROWS, 2 * n), np.int16)
-    for at in range(first * ROWS, min(last * ROWS, rows), ROWS):
-        count = min(ROWS, rows - at)
+    bytes_, tops, wide = (
+        np.empty((TOGETHER, n), np.int8),
+        np.empty(TOGETHER, np.int32),
+        np.empty((TOGETHER, 2 * n), np.int16),
+    )
+    for at in range(first * ROWS, min(last * ROWS, rows), TOGETHER):
+        count = min(TOGETHER, last * ROWS - at, rows - at)
         _quantized(x, at, count, bytes_, tops, refused)
         block = blocks.laid_out(bytes_, count, weight, numbers[0], scratch)
         for panel in range(columns.shape[1] // width):
@@ -165,11 +170,19 @@ def _fed_rows(
     shift of its requantization, and its zero point. roundings: int64, of the means of both norms.
     """
     (rows, n), inner, width = x.shape, up_columns.shape[1], tiles.width()
-    scratch = blocks.room(ROWS, max(n, inner))
-    bytes_, tops, total = np.empty((ROWS, n), np.int8), np.empty(ROWS, np.int32), np.empty((ROWS, n), np.int32)
-    wide, fed, factor = np.empty((ROWS, inner), np.int16), np.empty((ROWS, inner), np.int8), np.empty(1, np.int32)
-    for at in range(first * ROWS, min(last * ROWS, rows), ROWS):
-        count = min(ROWS, rows - at)
+    scratch = blocks.room(min(TOGETHER, rows), max(n, inner))
+    bytes_, tops, total = (
+        np.empty((TOGETHER, n), np.int8),
+        np.empty(TOGETHER, np.int32),
+        np.empty((TOGETHER, n), np.int32),
+    )
+    wide, fed, factor = (
+        np.empty((TOGETHER, inner), np.int16),
+        np.empty((TOGETHER, inner), np.int8),
+        np.empty(1, np.int32),
+    )
+    for at in range(first * ROWS, min(last * ROWS, rows), TOGETHER):
+        count = min(TOGETHER, last * ROWS - at, rows - at)
         _quantized(context, at, count, bytes_, tops, refused)
         _added(x, at, count, bytes_, tops, out_weight, out_columns, out_numbers, scratch, total)
         _normed(total, count, norm, roundings[0], factor, x, at)

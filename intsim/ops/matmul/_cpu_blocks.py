@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from intsim.compiling import Int, portable
+from intsim.backends.vectors import Loop, Vectors, rung
+from intsim.compiling import Int, Machine, instructions, portable
 from intsim.ops.matmul import _cpu_outliers as outliers, _cpu_tile as machine
 from intsim.ops.matmul._cpu_gemm import DEPTH, lay_out, stretch
 from intsim.ops.matmul._cpu_panels import SIGN, packed
 from intsim.scalar.fixed_point import wrap32
 
 PAIRS, QUADS, CROSSED = range(3)  # kinds of panels
-WHOLE = 12  # rows: whole tiles of quads and of pairs
+LINE = 64  # bytes that come from memory together
+WHOLE = 48  # rows: whole tiles of all kinds, and whole registers
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,18 @@ def weight(b: Any) -> Weight:
     return Weight(made.n, made.k, arrays, kind)
 
 
+def _asked_for(builder: Any, machine: Machine, address: Any, lines: Any) -> None:
+    """``lines`` >= 1 lines begin to come; what lies there is not read, and may be outside of every array."""
+    v = Vectors(builder, rung(machine))
+    loop = Loop(builder, lines, [address])
+    (at,) = loop.values
+    v.ask_for(at)
+    loop.end([v.at(at, LINE)])
+
+
+asked_for = instructions(_asked_for, 2)
+
+
 @portable
 def room(rows: Int, k: Int) -> tuple[Any, Any, Any, Any, Any, Any]:
     """Scratch for ``rows`` rows of at most ``k`` bytes: laid out, turned, sums of outliers, a panel's sums, what
@@ -62,6 +76,13 @@ def room(rows: Int, k: Int) -> tuple[Any, Any, Any, Any, Any, Any]:
 
 
 @portable
+def _whole_registers(rows: Int) -> Int:
+    """Rows up to there may be filled with anything: there is room."""
+    lanes = machine.lanes()
+    return (rows + lanes - 1) // lanes * lanes
+
+
+@portable
 def laid_out(q: Any, count: Int, weight: Any, kind: Int, scratch: Any) -> Any:
     """``count`` rows of int8 for ``multiplied``, in ``scratch``. weight: its arrays."""
     words, turned, _, _, centre, less = scratch
@@ -73,7 +94,7 @@ def laid_out(q: Any, count: Int, weight: Any, kind: Int, scratch: Any) -> Any:
     for i in range(count):
         less[i] = wrap32(lay_out(bytes_, i, SIGN, False, kind == QUADS, kind == CROSSED, centre, block, plain, i))
     if weight[2].size:
-        outliers.turn(plain, turned[: q.shape[1]], count)
+        outliers.turn(plain, turned[: q.shape[1]], _whole_registers(count))
     return block
 
 
@@ -88,7 +109,10 @@ def multiplied(block: Any, count: Int, weight: Any, kind: Int, panel: Int, scrat
     begin = start.ctypes.data + 4 * columns * panel
     for step in range(0, steps, DEPTH):
         turns, right = min(DEPTH, steps - step), source + 4 * columns * step
+        lines = (4 * columns * turns * rows // LINE + count - 1) // count  # of the next panel, for each tile of this
+        ahead = right + 4 * columns * panels.shape[1]
         for i in range(0, count, rows):
+            asked_for(ahead + LINE * lines * (i // rows), lines)
             left, target = block.ctypes.data + 4 * (i * steps + step), acc.ctypes.data + 4 * columns * i
             so_far, apart = (target, 4 * columns) if step else (begin, 0)
             off = less.ctypes.data + 4 * (acc.shape[0] if step else i)  # once: behind the rows there are zeros
@@ -96,4 +120,4 @@ def multiplied(block: Any, count: Int, weight: Any, kind: Int, panel: Int, scrat
                 kind == QUADS, kind == CROSSED, left, 4 * steps, right, target, 4 * columns, turns, so_far, apart, off
             )
     if starts.size:
-        outliers.add(turned, starts[panel * columns :], where, rest, sums, acc, 0, count, 0)
+        outliers.add(turned, starts[panel * columns :], where, rest, sums, acc, 0, _whole_registers(count), 0)

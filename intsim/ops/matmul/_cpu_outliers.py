@@ -16,39 +16,44 @@ from intsim.ops.matmul import _cpu_tile as machine
 from intsim.scalar.fixed_point import wrap32
 
 UNITS = 8  # registers of sums
+FEW = 2  # of the last rows
 
 
-def scaled(
-    builder: Any, target: Machine, turned: Any, apart: Any, where: Any, rest: Any, pairs: Any, sums: Any
-) -> None:
-    """``sums = sum_t rest[t] turned[where[t]]`` for UNITS registers of rows, two t a turn; pairs >= 1.
+def scaled(units: int) -> Any:
+    """``sums = sum_t rest[t] turned[where[t]]`` for ``units`` registers of rows, two t a turn; pairs >= 1.
 
     apart: bytes from row to row of ``turned``. Inside a piece of 128 bits, neighbours come from the two outliers;
     so the rows of two registers lie mixed until the end.
     """
-    v = Vectors(builder, rung(target))
-    lanes = v.rung.lanes
-    low = [8 * b + x for b in range(lanes // 4) for x in range(4)]
-    mixed = [[i for row in rows for i in (row, row + 2 * lanes)] for rows in (low, [row + 4 for row in low])]
-    sorted_ = [4 * (row // 8) + row % 4 + (lanes if row % 8 > 3 else 0) for row in range(2 * lanes)]
-    loop = Loop(builder, pairs, [where, rest, *[v.constant(0)] * UNITS])
-    at_where, at_rest, *acc = loop.values
-    rows = [
-        builder.add(turned, builder.mul(builder.sext(v.load(v.at(at_where, at), I32), I64), apart)) for at in (0, 4)
-    ]
-    factors = v.splat(builder.or_(
-        builder.shl(v.load(v.at(at_rest, 4), I32), I32(16)), builder.and_(v.load(at_rest, I32), I32(0xFFFF))
-    ))  # fmt: skip
-    bytes_, words = ir.VectorType(I8, 2 * lanes), v.of(I16)
-    for u in range(0, UNITS, 2):
-        one, two = (builder.zext(v.load(v.at(row, lanes * u), bytes_), words) for row in rows)
-        for half in range(2):
-            acc[u + half] = v.add_pairs(acc[u + half], v.cast(v.shuffle(one, two, mixed[half]), I32), factors)
-    loop.end([v.at(at_where, 8), v.at(at_rest, 8), *acc])
-    for u in range(0, UNITS, 2):
-        for half in range(2):
-            picks = sorted_[half * lanes : (half + 1) * lanes]
-            v.store(v.shuffle(acc[u], acc[u + 1], picks), v.at(sums, 4 * lanes * (u + half)))
+
+    def emit(
+        builder: Any, target: Machine, turned: Any, apart: Any, where: Any, rest: Any, pairs: Any, sums: Any
+    ) -> None:
+        v = Vectors(builder, rung(target))
+        lanes = v.rung.lanes
+        low = [8 * b + x for b in range(lanes // 4) for x in range(4)]
+        mixed = [[i for row in rows for i in (row, row + 2 * lanes)] for rows in (low, [row + 4 for row in low])]
+        sorted_ = [4 * (row // 8) + row % 4 + (lanes if row % 8 > 3 else 0) for row in range(2 * lanes)]
+        loop = Loop(builder, pairs, [where, rest, *[v.constant(0)] * units])
+        at_where, at_rest, *acc = loop.values
+        rows = [
+            builder.add(turned, builder.mul(builder.sext(v.load(v.at(at_where, at), I32), I64), apart)) for at in (0, 4)
+        ]
+        factors = v.splat(builder.or_(
+            builder.shl(v.load(v.at(at_rest, 4), I32), I32(16)), builder.and_(v.load(at_rest, I32), I32(0xFFFF))
+        ))  # fmt: skip
+        bytes_, words = ir.VectorType(I8, 2 * lanes), v.of(I16)
+        for u in range(0, units, 2):
+            one, two = (builder.zext(v.load(v.at(row, lanes * u), bytes_), words) for row in rows)
+            for half in range(2):
+                acc[u + half] = v.add_pairs(acc[u + half], v.cast(v.shuffle(one, two, mixed[half]), I32), factors)
+        loop.end([v.at(at_where, 8), v.at(at_rest, 8), *acc])
+        for u in range(0, units, 2):
+            for half in range(2):
+                picks = sorted_[half * lanes : (half + 1) * lanes]
+                v.store(v.shuffle(acc[u], acc[u + 1], picks), v.at(sums, 4 * lanes * (u + half)))
+
+    return emit
 
 
 def added(builder: Any, target: Machine, sums: Any, apart: Any, out: Any, ldo: Any) -> None:
@@ -73,7 +78,7 @@ def turned_square(builder: Any, target: Machine, source: Any, apart: Any, turned
 
 
 square_turned = instructions(turned_square, 4)
-scaled_rows = instructions(scaled, 6)
+scaled_rows, scaled_few = (instructions(scaled(units), 6) for units in (UNITS, FEW))
 added_square = instructions(added, 4)
 
 
@@ -114,11 +119,16 @@ def add(turned: Any, starts: Any, where: Any, rest: Any, sums: Any, out: Any, at
         if many == 0:
             sums[c] = 0
             continue
-        for i in range(0, count, UNITS * lanes):
-            scaled_rows(
-                turned.ctypes.data + i, turned.shape[1], where.ctypes.data + 4 * first, rest.ctypes.data + 4 * first,
-                many // 2, sums.ctypes.data + 4 * (c * tall + i),
-            )  # fmt: skip
+        at_where, at_rest = where.ctypes.data + 4 * first, rest.ctypes.data + 4 * first
+        i = 0
+        while i < count:
+            source, into = turned.ctypes.data + i, sums.ctypes.data + 4 * (c * tall + i)
+            if count - i > UNITS // 2 * lanes:
+                scaled_rows(source, turned.shape[1], at_where, at_rest, many // 2, into)
+                i += UNITS * lanes
+            else:
+                scaled_few(source, turned.shape[1], at_where, at_rest, many // 2, into)
+                i += FEW * lanes
     whole = count // lanes * lanes if width == sums.shape[0] else 0
     for i in range(0, whole, lanes):
         for c in range(0, width, lanes):
