@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from intsim.backends.tiles import BYTES, ROWS
 from intsim.backends.vectors import Loop, Vectors, rung
 from intsim.compiling import Int, Machine, instructions, portable, this_machine
 from intsim.ops.matmul import _cpu_amx as tiled, _cpu_outliers as outliers, _cpu_tile as machine
@@ -125,8 +126,8 @@ def _by_tiles(block: Any, count: Int, panels: Any, start: Any, panel: Int, acc: 
             asked_for(ahead, lines)
             ahead += LINE * lines
             tiled.add(
-                True, count - i <= tiled.ROWS, block.ctypes.data + i // tiled.SIDE * each, source + each * j,
-                acc.ctypes.data + 4 * (columns * i + tiled.SIDE * j), 4 * columns, size // tiled.BYTES, begin, 0,
+                True, count - i <= ROWS, block.ctypes.data + i // tiled.SIDE * each, source + each * j,
+                acc.ctypes.data + 4 * (columns * i + tiled.SIDE * j), 4 * columns, size // BYTES, begin, 0,
             )  # fmt: skip
     tiled.release()
 
