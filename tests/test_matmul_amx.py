@@ -11,6 +11,7 @@ from intsim.backends import vectors
 from intsim.compiling import Machine, assembled, native, this_machine
 from intsim.ops.matmul import (
     _cpu_amx as amx,
+    _cpu_blocks as blocks,
     _cpu_offsets as offsets,
     _cpu_panels as panels,
     _cpu_tile as plain_tiles,
@@ -69,7 +70,7 @@ def kept_in_memory(natives: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> 
     for name, function in natives.items():
         monkeypatch.setattr(amx if hasattr(amx, name) else plain_tiles, name, function)
     kernels: tuple[tuple[Any, str], ...] = ((amx, "multiply"), (panels, "_pack"))
-    for module, name in (*kernels, (amx, "_lay_out"), (amx, "_sums"), (offsets, "correct")):
+    for module, name in (*kernels, (amx, "lay_out"), (amx, "add"), (offsets, "correct")):
         function = getattr(module, name)
         monkeypatch.setattr(module, name, getattr(function, "py_func", function))
 
@@ -127,3 +128,22 @@ def test_products_of_every_sign(a_type: Any, b_type: Any, monkeypatch: pytest.Mo
             left, right = a - np.reshape(za, (-1, 1)).astype(np.int64), b - np.reshape(zb, (-1, 1)).astype(np.int64)
             want = (left @ right.T + bias).astype(np.int32)
             assert (product(a, panels.packed(b, zb), a_zero_point=za, bias=bias) == want).all()
+
+
+@pytest.mark.usefixtures("kept_in_memory")
+@pytest.mark.parametrize("count", [1, 16, 17, 33, 48, 50])
+def test_blocks_of_rows_by_tiles(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain_tiles, "width", lambda: 64)
+    monkeypatch.setattr(blocks, "asked_for", lambda address, lines: None)
+    for name in ("room", "laid_out", "multiplied", "_in_tiles", "_by_tiles"):
+        function = getattr(blocks, name)
+        monkeypatch.setattr(blocks, name, getattr(function, "py_func", function))
+    generator = np.random.default_rng(5)
+    q, b = (generator.choice(np.array([-128, 127, 3, -1], np.int8), (rows, 128)) for rows in (count, 128))
+    kept, scratch = blocks.weight(b), blocks.room(count, 128)
+    assert kept.kind == blocks.TILED
+    block = blocks.laid_out(q, count, kept.arrays, kept.kind, scratch)
+    for panel in range(2):
+        blocks.multiplied(block, count, kept.arrays, kept.kind, panel, scratch)
+        columns = slice(64 * panel, 64 * panel + 64)
+        assert (scratch[3][:count] == q.astype(np.int32) @ b[columns].astype(np.int32).T).all()

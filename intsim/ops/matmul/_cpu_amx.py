@@ -43,6 +43,8 @@ def sums(tiles: int, *, signed: bool) -> Emit:
 
     def emit(builder: Any, machine: Any, a: Any, b: Any, c: Any, ldc: Any, steps: Any, start: Any, far: Any) -> None:
         v = Vectors(builder, rung(machine))
+        if v.rung.tiles is None:
+            return  # kernels that choose when they run hold the call, and never make it
         t, two = Tiles(v), range(2)
         acc, of_a, of_b = ((0, 1), (2, 3)), (4, 5), (6, 7)
         rows = [builder.add(c, builder.mul(ldc, I64(r))) for r in range(ROWS * tiles)]
@@ -80,11 +82,13 @@ def spread_steps(builder: Any, machine: Any, source: Any, target: Any, turns: An
 
 def configured(builder: Any, machine: Any) -> None:
     """Before the first ``sums`` of a thread, and ``released`` after its last: no other code of it may use tiles."""
-    Tiles(Vectors(builder, rung(machine))).configure()
+    if rung(machine).tiles is not None:
+        Tiles(Vectors(builder, rung(machine))).configure()
 
 
 def released(builder: Any, machine: Any) -> None:
-    Tiles(Vectors(builder, rung(machine))).release()
+    if rung(machine).tiles is not None:
+        Tiles(Vectors(builder, rung(machine))).release()
 
 
 configure = instructions(configured, 0)
@@ -120,7 +124,7 @@ def product(a: Any, b: Any, a_zero_point: Any, bias: Any, out: Any) -> None:
 
 
 @portable
-def _lay_out(a: Any, row: Int, count: Int, laid: Any, at: Int) -> None:
+def lay_out(a: Any, row: Int, count: Int, laid: Any, at: Int) -> None:
     """Rows [row, row + count) of ``a``, at most SIDE, into ``laid`` from ``at``; what is no row's stays as it is.
 
     It meets zeros of ``b``, or makes sums that nobody reads.
@@ -136,7 +140,7 @@ def _lay_out(a: Any, row: Int, count: Int, laid: Any, at: Int) -> None:
 
 
 @portable
-def _sums(signed: bool, one: bool, a: Int, b: Int, c: Int, ldc: Int, steps: Int, start: Int, far: Int) -> None:
+def add(signed: bool, one: bool, a: Int, b: Int, c: Int, ldc: Int, steps: Int, start: Int, far: Int) -> None:
     """``sums`` of a block: of 16 rows if ``one``, else of SIDE."""
     if signed:
         if one:
@@ -178,7 +182,7 @@ def _tile_products(
     for at in range(top, bottom, max(tall, 1)):
         count = min(tall, bottom - at)
         for i in range(0, count, SIDE):
-            _lay_out(a, at + i, min(SIDE, count - i), laid, i // SIDE * each)
+            lay_out(a, at + i, min(SIDE, count - i), laid, i // SIDE * each)
         for panel in range(first, last):
             column = panel * SIDE
             of_b, begin = panels.ctypes.data + panel * each, start.ctypes.data + 4 * column
@@ -187,9 +191,9 @@ def _tile_products(
                 of_a = laid.ctypes.data + i // SIDE * each
                 if high == SIDE and wide == SIDE:
                     target = out.ctypes.data + 4 * ((at + i) * n + column)
-                    _sums(signed, False, of_a, of_b, target, 4 * n, steps, begin, far)
+                    add(signed, False, of_a, of_b, target, 4 * n, steps, begin, far)
                     continue
-                _sums(signed, high <= ROWS, of_a, of_b, edge.ctypes.data, 4 * SIDE, steps, begin, 0)
+                add(signed, high <= ROWS, of_a, of_b, edge.ctypes.data, 4 * SIDE, steps, begin, 0)
                 for r in range(high):
                     for j in range(wide):
                         out[at + i + r, column + j] = edge[r, j]

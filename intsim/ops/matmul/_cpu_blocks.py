@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from intsim.backends.tiles import BYTES, ROWS
 from intsim.backends.vectors import Loop, Vectors, rung
-from intsim.compiling import Int, Machine, instructions, portable
-from intsim.ops.matmul import _cpu_outliers as outliers, _cpu_tile as machine
+from intsim.compiling import Int, Machine, instructions, portable, this_machine
+from intsim.ops.matmul import _cpu_amx as tiled, _cpu_outliers as outliers, _cpu_tile as machine
 from intsim.ops.matmul._cpu_gemm import DEPTH, lay_out, stretch
 from intsim.ops.matmul._cpu_panels import SIGN, packed
 from intsim.scalar.fixed_point import wrap32
 
-PAIRS, QUADS, CROSSED = range(3)  # kinds of panels
+PAIRS, QUADS, CROSSED, TILED = range(4)  # kinds of panels
 LINE = 64  # bytes that come from memory together
 WHOLE = 48  # rows: whole tiles of all kinds, and whole registers
 
@@ -34,14 +35,14 @@ class Weight:
 
 def weight(b: Any) -> Weight:
     """Raises ValueError where ``b``, int8 "n k", does not fill whole panels."""
-    made = packed(b, tiles=False)
-    columns = made.steps.shape[2]
+    made = packed(b)
+    columns = machine.columns(rung(this_machine()))
     if made.n % columns:
         raise ValueError(f"a weight of {made.n} rows does not fill panels of {columns}")
     start = np.zeros(made.n, np.int32) if made.crossing is None else -made.crossing
-    if made.quads:
+    if made.quads and not made.in_tiles:
         start = -SIGN * made.columns
-    kind = QUADS if made.quads else PAIRS if made.crossing is None else CROSSED
+    kind = TILED if made.in_tiles else QUADS if made.quads else PAIRS if made.crossing is None else CROSSED
     lacks = made.outliers
     arrays = made.steps, start.astype(np.int32), lacks.starts.astype(np.int64), lacks.where, lacks.rest
     return Weight(made.n, made.k, arrays, kind)
@@ -86,6 +87,8 @@ def _whole_registers(rows: Int) -> Int:
 def laid_out(q: Any, count: Int, weight: Any, kind: Int, scratch: Any) -> Any:
     """``count`` rows of int8 for ``multiplied``, in ``scratch``. weight: its arrays."""
     words, turned, _, _, centre, less = scratch
+    if kind == TILED:
+        return _in_tiles(q, count, words)
     fours = (q.shape[1] + 3) // 4
     steps = fours if kind == QUADS else 2 * fours
     block = words.reshape(-1)[: words.shape[0] * 2 * steps].reshape((words.shape[0], 2 * steps))
@@ -99,10 +102,44 @@ def laid_out(q: Any, count: Int, weight: Any, kind: Int, scratch: Any) -> Any:
 
 
 @portable
+def _in_tiles(q: Any, count: Int, words: Any) -> Any:
+    """As ``_cpu_amx`` takes them: there is room, for ``k`` fills whole steps."""
+    bytes_, each = words.reshape(-1).view(np.uint8), tiled.SIDE * q.shape[1]
+    laid = bytes_[-words.ctypes.data % LINE :]
+    for i in range(0, count, tiled.SIDE):
+        tiled.lay_out(q.view(np.uint8), i, min(tiled.SIDE, count - i), laid, i // tiled.SIDE * each)
+    return laid[: (count + tiled.SIDE - 1) // tiled.SIDE * each].view(np.int16).reshape((-1, q.shape[1] // 2))
+
+
+@portable
+def _by_tiles(block: Any, count: Int, panels: Any, start: Any, panel: Int, acc: Any) -> None:
+    """``multiplied`` for weights that lie in tiles, of which a panel takes several."""
+    columns, size = machine.width(), 2 * block.shape[1]
+    together, each = columns // tiled.SIDE, tiled.SIDE * size  # panels of ``panels``; bytes of one, and of as many rows
+    source = panels.ctypes.data + each * together * panel
+    parts = (count + tiled.SIDE - 1) // tiled.SIDE * together
+    ahead, lines = source + each * together, (each * together // LINE + parts - 1) // parts
+    tiled.configure()
+    for j in range(together):
+        begin = start.ctypes.data + 4 * (columns * panel + tiled.SIDE * j)
+        for i in range(0, count, tiled.SIDE):
+            asked_for(ahead, lines)
+            ahead += LINE * lines
+            tiled.add(
+                True, count - i <= ROWS, block.ctypes.data + i // tiled.SIDE * each, source + each * j,
+                acc.ctypes.data + 4 * (columns * i + tiled.SIDE * j), 4 * columns, size // BYTES, begin, 0,
+            )  # fmt: skip
+    tiled.release()
+
+
+@portable
 def multiplied(block: Any, count: Int, weight: Any, kind: Int, panel: Int, scratch: Any) -> None:
     """Fills the panel's sums in ``scratch``: of row i of the block with column c of a panel, up to whole tiles."""
     panels, start, starts, where, rest = weight
     _, turned, sums, acc, _, less = scratch
+    if kind == TILED:
+        _by_tiles(block, count, panels, start, panel, acc)
+        return
     columns, steps = machine.width(), block.shape[1] // 2
     rows = machine.rows_of_quads() if kind == QUADS else machine.CROSSED if kind == CROSSED else machine.rows_of_pairs()
     source = panels.ctypes.data + 4 * columns * panel * panels.shape[1]
