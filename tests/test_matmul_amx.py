@@ -13,6 +13,7 @@ from intsim.ops.matmul import (
     _cpu_amx as amx,
     _cpu_blocks as blocks,
     _cpu_offsets as offsets,
+    _cpu_outliers as outliers,
     _cpu_panels as panels,
     _cpu_tile as plain_tiles,
 )
@@ -135,6 +136,7 @@ def test_products_of_every_sign(a_type: Any, b_type: Any, monkeypatch: pytest.Mo
 def test_blocks_of_rows_by_tiles(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain_tiles, "width", lambda: 64)
     monkeypatch.setattr(blocks, "asked_for", lambda address, lines: None)
+    monkeypatch.setattr(outliers, "room", lambda rows: 512)  # there are none
     for name in ("room", "laid_out", "multiplied", "_in_tiles", "_by_tiles"):
         function = getattr(blocks, name)
         monkeypatch.setattr(blocks, name, getattr(function, "py_func", function))
