@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -110,22 +111,23 @@ def compiled(kernel: Kernel, arguments: tuple[Any, ...], capability: tuple[int, 
     """The machine code of ``kernel`` for arguments of these types; from the disk where it was made before."""
     words = kernel.name, types_of(arguments), capability, kernel.launch_bounds, kernel.max_registers, _compilers()
     key = hashlib.sha256(f"{digest()}|{words}".encode()).hexdigest()
-    place = cache_folder() / "cuda" / key[:40]
+    place = cache_folder() / "cuda" / f"{key[:40]}.kernel"
     try:
-        return Compiled(place.with_suffix(".cubin").read_bytes(), place.with_suffix(".entry").read_text())
+        entry, _, cubin = place.read_bytes().partition(b"\0")
+        return Compiled(cubin, entry.decode())
     except OSError:
         made = build(kernel, arguments, capability)
     with contextlib.suppress(OSError):  # a folder that cannot be written costs a compilation a process, never the run
         place.parent.mkdir(parents=True, exist_ok=True)
-        _write(place.with_suffix(".entry"), made.entry.encode())
-        _write(place.with_suffix(".cubin"), made.cubin)
+        _write(place, made.entry.encode() + b"\0" + made.cubin)
     return made
 
 
 def _write(place: Path, data: bytes) -> None:
-    new = place.with_name(f"{place.name}.{threading.get_ident()}")
+    """All at once: another process may be writing the same kernel, and names its entry otherwise."""
+    new = place.with_name(f"{place.name}.{os.getpid()}.{threading.get_ident()}")
     new.write_bytes(data)
-    new.replace(place)  # another process may be writing the same
+    new.replace(place)
 
 
 @cache
