@@ -239,6 +239,43 @@ def test_layernorm_ibert_in_the_longest_rows() -> None:
     equal("layernorm.ibert", get("layernorm.ibert").params(), x)
 
 
+@pytest.mark.parametrize("t", [int8, int16, uint8], ids=str)
+@pytest.mark.parametrize("shift", [0, 17, 31])
+@pytest.mark.parametrize("eps", [1, 2**45])
+def test_rmsnorm(t: IntType, shift: int, eps: int) -> None:
+    m, n = 61, 270
+    x = logits(m, n, t)
+    x[5:8], x[6, 0], x[7, -1] = 7, 8, 6
+    multiplier = DRAW.integers(-(2**31) + 1, 2**31, n) >> DRAW.integers(0, 32, n)
+    multiplier[:2] = 2**31 - 1, -(2**31) + 1
+    params = get("layernorm.rmsnorm").params
+    for zero_point, dtype in ((0, int8), (-9, int16), (128, uint8)):
+        equal("layernorm.rmsnorm", params(multiplier, shift, eps, 3, zero_point, t, dtype), x)
+
+
+@pytest.mark.parametrize("shift", [1, 5, 31])
+@pytest.mark.parametrize("root", [5, 49])  # 49 times the float64 next to 1 / 49 is not 1
+def test_rmsnorm_of_ties_and_their_neighbours(root: int, shift: int) -> None:
+    """Quotients d * multiplier / (root * 2**shift), at ties and a step of the multiplier beside them."""
+    n, params = 64, get("layernorm.rmsnorm").params
+    x = np.zeros((40, n), np.int16)
+    x[:, ::2] = DRAW.integers(1 - root, root, (40, n // 2)) | 1  # at most ``root``: the squares are below root**2 n
+    tie = root << (shift - 1)
+    for row in x:
+        eps = root**2 * n - int((row.astype(np.int64) ** 2).sum())
+        for multiplier in (tie, tie + 1, tie - 1):
+            if multiplier < 2**31:
+                equal("layernorm.rmsnorm", params(multiplier, shift, eps), row[None])
+
+
+def test_rmsnorm_in_the_longest_rows() -> None:
+    x = np.full((3, 2**13), -(2**15), np.int16)
+    x[1] = 2**15 - 1
+    x[2, 1:] = 0
+    for zero_point in (-(2**15), 2**15 - 1, 0):
+        equal("layernorm.rmsnorm", get("layernorm.rmsnorm").params(2**29, 30, 1, zero_point), x)
+
+
 @pytest.mark.parametrize("t", [int8, uint8], ids=str)
 @pytest.mark.parametrize("result", [int8, uint8, int16, int32], ids=str)
 def test_table(t: IntType, result: IntType) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 
 from intsim.compiling import Int, portable
 from intsim.numerics import IntType, Rounding, int8, int16, uint8, unlimited
-from intsim.op import Op, Oracle, Port, Rowwise, Size
+from intsim.op import Op, Oracle, Port, Rowwise, Size, Tuned
 from intsim.ops.layernorm import LONGEST
 from intsim.params import Params as Base, int_type, integer, rule
 from intsim.registry import register
@@ -147,6 +147,13 @@ OP = register(
             value=lambda q, p: q,
             # |d / rms| is at most sqrt(n)
             bound=lambda p: 0.5 + math.sqrt(LONGEST) * float(abs(p.multiplier).max()) / 2.0**p.shift * 2.0**-22,
+        ),
+        tuned=(
+            Tuned(
+                "cpu",
+                "intsim.ops.layernorm._cpu_rmsnorm:rmsnorm",
+                lambda p, size: p.rounding == Rounding.TIES_TO_EVEN and p.dtype.bits <= 16,
+            ),
         ),
     )
 )
