@@ -15,6 +15,7 @@ import numpy as np
 from intsim.backends.lines import empty
 from intsim.ops.matmul._cpu_gemm import product
 from intsim.ops.matmul._cpu_panels import packed
+from tests.bench import _openvino
 from tests.bench.frame import Case
 
 SHAPES = (
@@ -68,6 +69,10 @@ def _case(name: str, a: Any, w: Any, threads: int) -> Case:
     for way in ways:
         if way.startswith("torch linear"):
             notes[way] = "requantizes to uint8 as well"
+    for way, run in _openvino.product(a, w, threads).items():
+        ways[way] = run
+        wrong = np.mean(np.rint(run() / _openvino.STEP**2) != exact) if abs(exact).max() <= 2**24 else 0
+        notes[way] = f"from float32 and to float32{', not exact with weights of 8 bits on this CPU' if wrong else ''}"
     assert (out == exact).all() or (product(a, kept, out=out) == exact).all()
     return Case(name, ways, notes)
 
