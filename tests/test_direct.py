@@ -12,7 +12,7 @@ from intsim.registry import get
 
 DRAW = np.random.default_rng(31)
 SOFTMAX, NORM = get("softmax.ibert"), get("layernorm.ibert")
-LOGITS = SOFTMAX.params.from_scale(0.05, q=intsim.int8)  # type: ignore[attr-defined]
+LOGITS = SOFTMAX.params.from_scale(0.05, q=intsim.int8)  # type: ignore[attr-defined]  # get's Params
 
 
 def logits(*shape: int) -> Any:

@@ -74,7 +74,7 @@ def rung(machine: Machine) -> Rung:
     return next(r for r in RUNGS if features.issuperset(r.needs))
 
 
-class _Again(ir.LoadInstr):  # type: ignore[misc]  # llvmlite has no types
+class _Again(ir.LoadInstr):  # type: ignore[misc]  # llvmlite has no types, so that mypy sees Any as the base
     """A load that stays where it is written: LLVM calls it volatile."""
 
     def descr(self, buf: list[str]) -> None:
@@ -92,6 +92,15 @@ class Vectors:
     def of(self, element: Any) -> Any:
         """The vector type of a register's size with these elements."""
         return ir.VectorType(element, self.rung.lanes * 32 // element.width)
+
+    @property
+    def wide(self) -> Any:
+        """The type of int64 in a register."""
+        return ir.VectorType(I64, self.rung.lanes // 2)
+
+    def narrow(self, element: Any) -> Any:
+        """As many elements as there are lanes."""
+        return ir.VectorType(element, self.rung.lanes)
 
     def at(self, address: Any, offset: int) -> Any:
         return self.builder.add(address, I64(offset)) if offset else address
@@ -137,6 +146,17 @@ class Vectors:
             x = self.builder.select(self.builder.icmp_signed(test, x, bound), x, bound)
         return x
 
+    def wide_constant(self, value: int) -> Any:
+        return ir.Constant(self.wide, [value] * self.wide.count)
+
+    def spread(self, scalar: Any) -> Any:
+        """An int64 in every pair of lanes."""
+        return self.splat(scalar, self.rung.lanes // 2)
+
+    def widened(self, address: Any, element: Any) -> Any:
+        """int32 of as many narrower elements."""
+        return self.builder.sext(self.load(address, self.narrow(element)), self.type)
+
     def shuffle(self, a: Any, b: Any, picks: Sequence[int]) -> Any:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(picks)), list(picks)))
 
@@ -152,6 +172,10 @@ class Vectors:
         module = self.builder.module
         found = module.globals.get(name)
         return ir.Function(module, ir.FunctionType(returns, takes), name) if found is None else found
+
+    def magnitude(self, x: Any) -> Any:
+        sign = self.builder.ashr(x, self.constant(31))
+        return self.builder.sub(self.builder.xor(x, sign), sign)
 
     def add_pairs(self, acc: Any, a: Any, b: Any) -> Any:
         """``acc`` + the two products of int16 in each int32 of ``a`` and ``b``, modulo 2**32."""

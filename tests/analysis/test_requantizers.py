@@ -117,7 +117,7 @@ def test_an_exhaustive_run_reaches_every_piece_and_its_ends(acc: int, monkeypatc
     def wrong(column: Any) -> Any:
         return even.run(column) ^ (column == acc).astype(np.int8)
 
-    wrong.serves = lambda column: False  # type: ignore[attr-defined]
+    wrong.serves = lambda column: False  # type: ignore[attr-defined]  # a function stands in for the object
     monkeypatch.setattr(requantizers, "PIECE", 2**15)
     between = max(acc - 2**16, LOWEST), min(acc + 2**16, HIGHEST)
     found = exhaust(even, Candidate("wrong", wrong), between)  # type: ignore[arg-type]

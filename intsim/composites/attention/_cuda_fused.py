@@ -170,7 +170,7 @@ def kernel(variant: Variant, rules: tuple[int, ...], blocks: int, deep: int, acr
         made = int32(share(int64(of), of_row, softmax) - zero_point)
         return made if of >= 0 else int32(0)
 
-    def attention(  # noqa: PLR0915  # one kernel
+    def attention(  # noqa: PLR0915  # one kernel: its stages share registers and memory, which a function cannot hand on
         q: int, k: int, v: int, stop: int, mask: int, out: int, m: int, t: int, c: int, d: int,
         sizes: Any, of_q: Any, of_k: Any, of_v: Any, of_stop: Any, of_mask: Any, p: Any,
     ) -> None:  # fmt: skip

@@ -102,7 +102,7 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
     )
     store_quantized = STORE_QUANTIZED(row_blocks, column_blocks, 1, result.signed, False)
 
-    def gemm(  # noqa: PLR0915  # one kernel
+    def gemm(  # noqa: PLR0915  # one kernel: its stages share registers and memory, which a function cannot hand on
         a: int, b: int, out: int, m: int, n: int, k: int, depth: int,
         added: int, multiplier: int, shift: int, zero: int, more: Any,
     ) -> None:  # fmt: skip

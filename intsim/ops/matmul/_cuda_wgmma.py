@@ -123,7 +123,7 @@ def kernel(tile: Tile, a_signed: bool, b_signed: bool, result: Result) -> Kernel
     b_unit = 8 * blocks_together(result) if quantized or result.fours else 1  # how the map counts rows of B
     load_b, run = (copy_tile if b_unit == 1 else copy_tile_by_16), 4 if result.fours else 2
 
-    def gemm(  # noqa: PLR0915  # one kernel
+    def gemm(  # noqa: PLR0915  # one kernel: its stages share registers and memory, which a function cannot hand on
         a_map: int, b_map: int, out: int, m: int, n: int, k: int, added: int, multiplier: int, shift: int, zero: int,
         more: Any,
     ) -> None:  # fmt: skip

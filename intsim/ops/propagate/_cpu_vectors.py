@@ -28,31 +28,12 @@ Emit = Callable[..., Any]
 class Rows(Vectors):
     """Signed int32 of which the magnitude is scaled."""
 
-    @property
-    def wide(self) -> Any:
-        return ir.VectorType(I64, self.rung.lanes // 2)
-
-    def narrow(self, element: Any) -> Any:
-        """As many elements as there are lanes."""
-        return ir.VectorType(element, self.rung.lanes)
-
-    def widened(self, address: Any, element: Any) -> Any:
-        return self.builder.sext(self.load(address, self.narrow(element)), self.type)
-
-    def spread(self, scalar: Any) -> Any:
-        """An int64 in every pair of lanes."""
-        return self.splat(scalar, self.rung.lanes // 2)
-
     def with_sign(self, value: Any, x: Any) -> Any:
         """The magnitude ``value`` with the sign of ``x``; 0 where ``x`` is 0."""
         if self.rung.name == "avx2":
             return self.call("llvm.x86.avx2.psign.d", self.type, value, x)
         sign = self.builder.ashr(x, self.constant(31))
         return self.builder.sub(self.builder.xor(value, sign), sign)
-
-    def magnitude(self, x: Any) -> Any:
-        sign = self.builder.ashr(x, self.constant(31))
-        return self.builder.sub(self.builder.xor(x, sign), sign)
 
     def more(self, a: Any, b: Any) -> Any:
         return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
@@ -66,9 +47,6 @@ class Rows(Vectors):
         """Unsigned int32 as int64: the even elements, the odd ones."""
         both = self.builder.bitcast(x, self.wide)
         return self.builder.and_(both, self.wide_constant(LOW)), self.builder.lshr(both, self.wide_constant(32))
-
-    def wide_constant(self, value: int) -> Any:
-        return ir.Constant(self.wide, [value] * self.wide.count)
 
     def joined(self, even: Any, odd: Any) -> Any:
         made = self.builder.or_(even, self.builder.shl(odd, self.wide_constant(32)))

@@ -28,13 +28,6 @@ Form = Callable[["Columns", Any, Load], Any]  # (v, accumulators, load) -> int32
 class Columns(Vectors):
     """Signed products of 64 bits, by even and odd columns."""
 
-    @property
-    def wide(self) -> Any:
-        return ir.VectorType(I64, self.rung.lanes // 2)
-
-    def wide_constant(self, value: int) -> Any:
-        return ir.Constant(self.wide, [value] * self.wide.count)
-
     def products(self, acc: Any, load: Load) -> tuple[Any, Any]:
         """``acc`` times the next parameter in 64 bits: of the even columns, of the odd ones."""
         build, up = self.builder, self.wide_constant(32)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from intsim.backends.vectors import I32, I64, Vectors
+from intsim.backends.vectors import I32, Vectors
 
 ABOUT = 6  # registers that tell of a register of columns: see ``about``
 LEAST_SHIFT = 1
@@ -49,24 +49,6 @@ def about(lanes: int, multiplier: Any, shift: Any, zero_point: Any) -> Any:
 
 class Wide(Vectors):
     """Signed products of 64 bits."""
-
-    @property
-    def wide(self) -> Any:
-        return ir.VectorType(I64, self.rung.lanes // 2)
-
-    def narrow(self, element: Any) -> Any:
-        """As many elements as there are lanes."""
-        return ir.VectorType(element, self.rung.lanes)
-
-    def wide_constant(self, value: int) -> Any:
-        return ir.Constant(self.wide, [value] * self.wide.count)
-
-    def spread(self, scalar: Any) -> Any:
-        """An int64 in every pair of lanes."""
-        return self.splat(scalar, self.rung.lanes // 2)
-
-    def widened(self, address: Any, element: Any) -> Any:
-        return self.builder.sext(self.load(address, self.narrow(element)), self.type)
 
     def products(self, a: Any, b: Any) -> list[Any]:
         """Of the even elements, and of the odd ones."""
@@ -111,10 +93,6 @@ class Wide(Vectors):
     def store_narrow(self, x: Any, bits: int, address: Any) -> None:
         """Saturated."""
         self.store(self.builder.trunc(self.saturated(x, bits), self.narrow(ir.IntType(bits))), address)
-
-    def magnitude(self, x: Any) -> Any:
-        sign = self.builder.ashr(x, self.constant(31))
-        return self.builder.sub(self.builder.xor(x, sign), sign)
 
     def number_at(self, address: Any, of: Any = I32) -> Any:
         """In all lanes. It stays a load in the loop: known to be 32 bits wide, it is multiplied as such."""
